@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// replica is one group on this node: the deterministic state machine that turns
+// the agreed Raft entries into commits, and the index over them.
+//
+// One goroutine of Raft calls update, never two at once; it is "the applier".
+// Everything it works with but does not share is in the first block of fields.
+// Scanners see only what publish has handed over under mu, after the store has it.
+type replica struct {
+	db    *pebble.DB
+	shard uint64
+	group identity.ID
+
+	state     state         // of the applier; published as head
+	batch     *pebble.Batch // reused
+	pending   []pendingRun  // runs of the update in progress
+	dirty     []dirtyLog    // queue of open chunks, oldest first; entries go stale when a chunk is closed
+	full      []*keyLog     // logs whose open chunk has all its postings
+	closing   []*keyLog     // logs whose open chunk the update in progress writes
+	scratch   []byte        // reused for keys and rows
+	unflushed atomic.Bool   // something was applied since the store was last flushed
+
+	mu struct {
+		sync.RWMutex
+		head    log.Head // as of the last completed update
+		total   totals   // likewise
+		logs    map[identity.ID]*keyLog
+		changed chan struct{} // closed at the next publish; nil if nobody waits
+	}
+
+	metrics struct {
+		updates, commits, records, bytes, refused atomic.Uint64
+	}
+}
+
+// pendingRun is a run that is in the batch but not yet published.
+type pendingRun struct {
+	log *keyLog
+	posting
+}
+
+// update applies entries in order, as one batch of the store, and returns per
+// entry what came of it. It is a function of the state and the entries alone:
+// it reads no clock, no random source and iterates no map.
+//
+// The error is one of the store's and means that this replica cannot go on.
+func (r *replica) update(entries []entry) error {
+	r.batch.Reset()
+	r.pending = r.pending[:0]
+	r.closing = r.closing[:0]
+	if err := r.closeChunks(); err != nil {
+		return err
+	}
+	before := r.state
+	for i := range entries {
+		if err := r.apply(&entries[i]); err != nil {
+			return err
+		}
+	}
+	r.state.horizon = r.horizon()
+	r.scratch = appendSpace(r.scratch[:0], r.shard, spaceMeta)
+	n := len(r.scratch)
+	r.scratch = r.state.appendTo(r.scratch)
+	if err := r.batch.Set(r.scratch[:n], r.scratch[n:], nil); err != nil {
+		return err
+	}
+	// The store has no log of its own: the Raft log is the log, and state.applied,
+	// in this batch, tells Raft after a crash from where to play it again.
+	r.unflushed.Store(true)
+	if err := r.batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("mosaik: apply: %w", err)
+	}
+	r.publish()
+	r.metrics.updates.Add(1)
+	r.metrics.commits.Add(r.state.number - before.number)
+	r.metrics.records.Add(r.state.records - before.records)
+	r.metrics.bytes.Add(r.state.bytes - before.bytes)
+	return nil
+}
+
+// entry is one agreed Raft entry on its way through update.
+type entry struct {
+	index uint64
+	cmd   []byte // read-only, valid during update
+
+	outcome outcome
+	receipt []byte // for the proposer: see appendReceipt
+}
+
+// apply turns one entry into a commit in the batch, or refuses it.
+func (r *replica) apply(e *entry) error {
+	r.state.applied = e.index
+	p, err := decodeProposal(e.cmd)
+	if err != nil {
+		return r.refuse(e, refusedMalformed)
+	}
+	records, runs, err := checkBody(p.body)
+	if err != nil {
+		return r.refuse(e, refusedMalformed)
+	}
+	from, refusal := r.admit(&p)
+	if refusal != 0 {
+		return r.refuse(e, refusal)
+	}
+	if p.seq <= from.seq { // sent again after it was applied
+		e.outcome = outcome(from.commits[p.seq%proposerWindow])
+		return nil
+	}
+
+	// The commit is built where it will be written from: in the batch's memory.
+	s := &r.state
+	number := s.number + 1
+	op := r.batch.SetDeferred(commitKeySize, log.HeaderSize+len(p.body))
+	appendCommitKey(op.Key[:0], r.shard, number)
+	body := op.Value[log.HeaderSize:]
+	copy(body, p.body)
+
+	e.receipt = make([]byte, 0, receiptSize(runs))
+	e.receipt = append(e.receipt, make([]byte, receiptHeaderSize)...)
+	for offset := 0; offset < len(body); {
+		run, next, err := log.NextRun(body, offset)
+		if err != nil {
+			return fmt.Errorf("mosaik: apply: %w", err) // checkBody has just walked it
+		}
+		l := r.logOf(run.Key)
+		log.SetFirstSeq(body, offset, l.nextApply)
+		e.receipt = binary.LittleEndian.AppendUint64(e.receipt, l.nextApply)
+		r.pending = append(r.pending, pendingRun{l, posting{number, l.nextApply, run.Count, offset}})
+		l.nextApply += uint64(run.Count)
+		offset = next
+	}
+
+	header := log.Header{
+		Version: log.HeaderVersion,
+		Group:   r.group,
+		Number:  number,
+		Time:    max(p.time, s.time),
+		Prev:    s.digest,
+		Body:    log.Sum(body),
+		Records: uint32(records),
+	}
+	header.AppendTo(op.Value[:0])
+	s.digest = log.Sum(op.Value[:log.HeaderSize])
+	s.number = number
+	s.time = header.Time
+	s.records += uint64(records)
+	s.bytes += uint64(len(body))
+	from.seq = p.seq
+	from.commits[p.seq%proposerWindow] = number
+	if err := op.Finish(); err != nil {
+		return err
+	}
+	e.outcome = outcome(number)
+	putReceiptHeader(e.receipt, s.digest, s.time)
+	return nil
+}
+
+func (r *replica) refuse(e *entry, o outcome) error {
+	r.metrics.refused.Add(1)
+	e.outcome = o
+	return nil
+}
+
+var errEmptyBody = errors.New("body without runs")
+
+// checkBody walks a proposed body to its last byte.
+func checkBody(body []byte) (records, runs int, err error) {
+	for offset := 0; offset < len(body); {
+		run, next, err := log.NextRun(body, offset)
+		if err != nil {
+			return 0, 0, err
+		}
+		if err := run.Check(); err != nil {
+			return 0, 0, err
+		}
+		records += run.Count
+		runs++
+		offset = next
+	}
+	if runs == 0 {
+		return 0, 0, errEmptyBody
+	}
+	return records, runs, nil
+}
+
+// admit finds the proposer's row and decides whether the proposal's turn has
+// come. A proposal at or below the row's seq is a repetition.
+func (r *replica) admit(p *proposal) (*proposer, outcome) {
+	s := &r.state
+	i, known := slices.BinarySearchFunc(s.proposers, p.proposer, func(x proposer, id uint64) int {
+		return cmp.Compare(x.id, id)
+	})
+	switch {
+	case !known && len(s.proposers) == maxProposers:
+		return nil, refusedMalformed
+	case !known:
+		if p.seq != 1 {
+			return nil, refusedOrder
+		}
+		s.proposers = slices.Insert(s.proposers, i, proposer{id: p.proposer, epoch: p.epoch})
+	case p.epoch < s.proposers[i].epoch:
+		return nil, refusedEpoch
+	case p.epoch > s.proposers[i].epoch:
+		if p.seq != 1 {
+			return nil, refusedOrder
+		}
+		s.proposers[i] = proposer{id: p.proposer, epoch: p.epoch}
+	}
+	from := &s.proposers[i]
+	switch {
+	case p.seq > from.seq+1:
+		return nil, refusedOrder
+	case p.seq+proposerWindow <= from.seq:
+		return nil, refusedEpoch // too old for its commit to be remembered
+	}
+	return from, 0
+}
+
+// logOf returns the key's log, which begins here if the key is new.
+func (r *replica) logOf(key identity.ID) *keyLog {
+	if l := r.mu.logs[key]; l != nil { // no lock: only the applier writes the map
+		return l
+	}
+	l := &keyLog{key: key, nextApply: 1, next: 1}
+	r.mu.Lock()
+	r.mu.logs[key] = l
+	r.mu.Unlock()
+	return l
+}
+
+// closeChunks puts the chunks that are full or have waited long enough into the
+// batch. Chunks hold postings of earlier updates only, so the store has the
+// commits they name.
+func (r *replica) closeChunks() error {
+	for _, l := range r.full {
+		if err := r.writeChunk(l); err != nil {
+			return err
+		}
+	}
+	r.full = r.full[:0]
+	for len(r.dirty) > 0 {
+		d := r.dirty[0]
+		if d.open() {
+			if r.state.bytes-d.bytes < indexLagBytes && r.state.number-d.base < indexLagCommits {
+				break
+			}
+			if err := r.writeChunk(d.log); err != nil {
+				return err
+			}
+		}
+		r.dirty = r.dirty[1:]
+	}
+	return nil
+}
+
+// writeChunk puts the log's open chunk and its key row into the batch.
+func (r *replica) writeChunk(l *keyLog) error {
+	if l.number == 0 {
+		r.state.logs++
+		l.number = r.state.logs
+	}
+	r.scratch = appendIndexKey(r.scratch[:0], r.shard, l.number, l.chunkFirst)
+	if err := r.batch.Set(r.scratch, l.postings, nil); err != nil {
+		return err
+	}
+	r.scratch = appendLogKey(r.scratch[:0], r.shard, l.key)
+	n := len(r.scratch)
+	r.scratch = logRow{number: l.number, next: l.next, commit: l.commit}.appendTo(r.scratch)
+	if err := r.batch.Set(r.scratch[:n], r.scratch[n:], nil); err != nil {
+		return err
+	}
+	l.closing = true
+	r.closing = append(r.closing, l)
+	return nil
+}
+
+// horizon returns the first commit with a posting that is not in the store once
+// the batch is.
+func (r *replica) horizon() uint64 {
+	for len(r.dirty) > 0 && !r.dirty[0].open() {
+		r.dirty = r.dirty[1:]
+	}
+	if len(r.dirty) > 0 {
+		return r.dirty[0].base
+	}
+	if len(r.pending) > 0 {
+		return r.pending[0].commit
+	}
+	return r.state.number + 1
+}
+
+// publish makes what the store now has visible to scanners and wakes those who
+// wait for more.
+func (r *replica) publish() {
+	r.mu.Lock()
+	for _, l := range r.closing {
+		l.closeChunk()
+	}
+	for i := range r.pending {
+		p := &r.pending[i]
+		l := p.log
+		if l.chunkLen == 0 {
+			r.dirty = append(r.dirty, dirtyLog{log: l, base: p.commit, bytes: r.mu.total.bytes})
+		}
+		l.add(p.posting)
+		if l.chunkLen == chunkPostings {
+			r.full = append(r.full, l)
+		}
+	}
+	r.mu.head = r.state.head()
+	r.mu.total = r.state.total()
+	changed := r.mu.changed
+	r.mu.changed = nil
+	r.mu.Unlock()
+	if changed != nil {
+		close(changed)
+	}
+}

@@ -1,0 +1,168 @@
+// Package cluster runs several nodes of one group set in one process, over an
+// in-process network: for the demo, for benchmarks, and for tests and
+// simulations that stop, restart and cut off nodes.
+//
+// Nodes are numbered from 0. A stopped node keeps its directory and can be
+// started again; the others do not notice more than they would of a real one.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/engine/inproc"
+	"github.com/mosaik-engine/mosaik/identity"
+)
+
+// Options say what cluster to open.
+type Options struct {
+	// Nodes is the number of nodes, at least 1.
+	Nodes int
+	// Dir is the parent of the nodes' directories node1, node2, ...
+	Dir string
+	// Engine is the template of every node's options; nil means defaults. Peer,
+	// Members and Transport are filled in.
+	Engine *engine.Options
+	// Configure, if not nil, may change the options of node i before each start,
+	// for example to give it a file system of its own.
+	Configure func(i int, o *engine.Options)
+	// Network carries the messages. Default: a new one without faults.
+	Network *inproc.Network
+}
+
+// Cluster is a set of nodes. Its methods may be called from any goroutine.
+type Cluster struct {
+	opts    Options
+	members []identity.PeerID
+
+	mu    sync.Mutex
+	nodes []*engine.Engine // nil where stopped
+}
+
+// Open starts all nodes. It returns when they are open; elections follow.
+func Open(opts Options) (*Cluster, error) {
+	if opts.Nodes < 1 || opts.Nodes > engine.MaxMembers {
+		return nil, fmt.Errorf("mosaik: cluster of %d nodes, 1 to %d are possible", opts.Nodes, engine.MaxMembers)
+	}
+	if opts.Network == nil {
+		opts.Network = inproc.New(inproc.Options{})
+	}
+	c := &Cluster{opts: opts, nodes: make([]*engine.Engine, opts.Nodes)}
+	for i := range opts.Nodes {
+		// Nodes of one process need no secret: their names only have to differ.
+		c.members = append(c.members, identity.PeerID(identity.NewID(fmt.Sprintf("mosaik.cluster.node.%d", i+1))))
+	}
+	for i := range opts.Nodes {
+		if err := c.Start(i); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return c, nil
+}
+
+// Dir returns the directory of node i.
+func (c *Cluster) Dir(i int) string {
+	return filepath.Join(c.opts.Dir, fmt.Sprintf("node%d", i+1))
+}
+
+// Nodes returns the number of nodes, running or not.
+func (c *Cluster) Nodes() int { return c.opts.Nodes }
+
+// Network returns the network between the nodes.
+func (c *Cluster) Network() *inproc.Network { return c.opts.Network }
+
+// Address returns the network address of node i, as Network.Partition wants it.
+func (c *Cluster) Address(i int) string { return c.members[i].String() }
+
+// Node returns node i, or nil while it is stopped.
+func (c *Cluster) Node(i int) *engine.Engine {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[i]
+}
+
+// Running returns the nodes that are not stopped.
+func (c *Cluster) Running() []*engine.Engine {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var running []*engine.Engine
+	for _, n := range c.nodes {
+		if n != nil {
+			running = append(running, n)
+		}
+	}
+	return running
+}
+
+// Start starts node i, which must be stopped.
+func (c *Cluster) Start(i int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes[i] != nil {
+		return fmt.Errorf("mosaik: node %d is running", i+1)
+	}
+	var o engine.Options
+	if c.opts.Engine != nil {
+		o = *c.opts.Engine
+	}
+	o.Peer = c.members[i]
+	o.Members = c.members
+	o.Transport = c.opts.Network.Transport(c.members[i].String())
+	if c.opts.Configure != nil {
+		c.opts.Configure(i, &o)
+	}
+	n, err := engine.Open(c.Dir(i), &o)
+	if err != nil {
+		return fmt.Errorf("node %d: %w", i+1, err)
+	}
+	c.nodes[i] = n
+	return nil
+}
+
+// Stop closes node i, which must be running.
+func (c *Cluster) Stop(i int) error {
+	c.mu.Lock()
+	n := c.nodes[i]
+	c.nodes[i] = nil
+	c.mu.Unlock()
+	if n == nil {
+		return fmt.Errorf("mosaik: node %d is not running", i+1)
+	}
+	return n.Close()
+}
+
+// Ready waits until every running node is ready (engine.Engine.Ready).
+func (c *Cluster) Ready(ctx context.Context) error {
+	for _, n := range c.Running() {
+		if err := n.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes the running nodes, all at once: each one that is left behind
+// would wait for a quorum that is going away.
+func (c *Cluster) Close() error {
+	running := c.Running()
+	c.mu.Lock()
+	clear(c.nodes)
+	c.mu.Unlock()
+	errs := make([]error, len(running))
+	var wg sync.WaitGroup
+	for i, n := range running {
+		wg.Add(1)
+		go runClose(n, &errs[i], &wg)
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func runClose(n *engine.Engine, err *error, wg *sync.WaitGroup) {
+	defer wg.Done()
+	*err = n.Close()
+}

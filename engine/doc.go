@@ -1,0 +1,48 @@
+// Package engine keeps replicated logs: groups of nodes agree on commits by Raft
+// and each keeps them on its own store, from where they are read, followed and
+// replayed.
+//
+// # Where to read
+//
+//	engine.go    Open and Close: what a node consists of, in the order it is started
+//	write.go     the life of a write on the node that makes it: batch, proposal, receipt
+//	apply.go     the life of a write on every node: from agreed entry to commit
+//	read.go      commits by number, records by key and position, waiting for more
+//	index.go     how a record is found: postings, and how little of them is written
+//	layout.go    every key and row of the store
+//	load.go      what Open finds again
+//	raft.go      the wall around the Raft library
+//	transfer.go  the state of a group, sent to a member that lags behind the Raft log
+//	store.go     pebble; storefile.go: what the directory is; space.go: full disks
+//
+// raftlog is the log Raft keeps its entries in, inproc a network inside one
+// process, cluster several nodes on it.
+//
+// # What is promised
+//
+// An acknowledged append is durable on a majority: written to the Raft log and
+// fsynced there. The store itself is written without a log and without fsync; it
+// is a cache of the Raft log's prefix that becomes durable when pebble flushes
+// it, and the Raft log forgets nothing before that. After a crash the store is
+// some earlier state, complete and consistent, and Raft plays the rest again.
+//
+// Every replica builds the same commits, byte for byte: apply.go is a function
+// of the state and the entries alone.
+//
+// # Goroutines
+//
+//	writer.runSlot       Options.InFlight per group: one batch each through Raft
+//	Engine.runTrim       one: lets the Raft log forget what the store has
+//	Engine.runDrain      one, during Close: waits for the writers
+//	spaceWatch.runSpaceWatch  one: free space of the file system
+//
+// Close waits for all of them, and for the libraries' own. The applier is one of
+// the Raft library's goroutines, never two at a time for a group.
+//
+// # Locks, in the order in which they may be taken
+//
+//	writer.submitMu   proposals leave in order; held while waiting for a batch
+//	writer.mu         the open batch; never held during IO
+//	replica.mu        what scanners see; never held during IO
+//	Engine.mu         open views of the store, and whether it is closing
+package engine

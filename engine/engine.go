@@ -1,0 +1,462 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mosaik-engine/mosaik/engine/raftlog"
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// Engine is one node's open store with its groups. Its methods may be called
+// from any goroutine. It is a log.Writer that routes every key to its group.
+type Engine struct {
+	dir    string
+	opts   *Options // complete; never changed after Open
+	unlock func() error
+	cache  *pebble.Cache
+	db     *pebble.DB
+	rlog   *raftlog.Log
+	host   *raftHost
+	groups []*Group // spread groups first, then the named ones
+	byName map[string]*Group
+	space  *spaceWatch
+
+	stop   chan struct{} // closed when Close begins
+	done   chan struct{} // closed when readers must let go
+	wg     sync.WaitGroup
+	cancel context.CancelFunc
+
+	mu struct {
+		sync.Mutex
+		closed  bool
+		readers int           // views of the store in use
+		idle    chan struct{} // closed when readers is 0 and closed is set
+	}
+}
+
+var _ log.Writer = (*Engine)(nil)
+
+// Open opens the store in dir, making it if there is none, and starts its
+// groups. opts may be nil. Groups elect their leaders after Open returns: call
+// Ready to wait for that.
+//
+// Errors: ErrLocked, ErrNoStore, ErrMismatch, log.ErrNewerFormat and
+// *log.CorruptionError say what they say; nothing has been changed then.
+func Open(dir string, opts *Options) (*Engine, error) {
+	o := opts.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{dir: dir, opts: o, stop: make(chan struct{}), done: make(chan struct{}), byName: make(map[string]*Group)}
+	e.mu.idle = make(chan struct{})
+	if err := e.open(); err != nil {
+		return nil, errors.Join(err, e.shutdown())
+	}
+	return e, nil
+}
+
+// open brings the parts up in order; shutdown takes down what is there.
+func (e *Engine) open() error {
+	o := e.opts
+	if o.MustExist {
+		if _, err := readStoreFile(o.FS, e.dir); err != nil {
+			return err
+		}
+	}
+	if err := o.FS.MkdirAll(e.dir, 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockDir(o.FS, e.dir)
+	if err != nil {
+		return err
+	}
+	e.unlock = unlock
+	if err := e.openStoreFile(); err != nil {
+		return err
+	}
+	sizes := sizesFor(o, e.dir)
+	e.space = &spaceWatch{fs: o.FS, dir: e.dir, reserve: sizes.reserve, events: &o.Events}
+	e.cache = pebble.NewCache(o.CacheBytes)
+	if e.db, err = openStore(e.dir, o, sizes, e.cache); err != nil {
+		return err
+	}
+	e.rlog, err = raftlog.Open(o.FS.PathJoin(e.dir, raftDirName), raftlog.Options{
+		FS: o.FS, FileBytes: sizes.raftFile, Logger: o.Logger, OnFull: e.space.raftLogFull,
+	})
+	if err != nil {
+		return raftLogError(err)
+	}
+	for i := range o.Spread {
+		if err := e.addGroup(spreadName(i)); err != nil {
+			return err
+		}
+	}
+	for _, name := range o.Named {
+		if err := e.addGroup(name); err != nil {
+			return err
+		}
+	}
+	return e.start()
+}
+
+// raftLogError maps the Raft log's own mark of corruption to that of the log.
+func raftLogError(err error) error {
+	var c *raftlog.CorruptionError
+	if errors.As(err, &c) {
+		return &log.CorruptionError{File: c.File, Offset: c.Offset, Err: c.Err}
+	}
+	return fmt.Errorf("mosaik: open the Raft log: %w", err)
+}
+
+// openStoreFile reads what the store was made with, or makes it.
+func (e *Engine) openStoreFile() error {
+	o := e.opts
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	s, err := readStoreFile(o.FS, e.dir)
+	if errors.Is(err, ErrNoStore) {
+		if o.Peer.IsZero() {
+			if _, err := rand.Read(o.Peer[:]); err != nil {
+				return err
+			}
+		}
+		if o.Members == nil {
+			o.Members = []identity.PeerID{o.Peer}
+		}
+		o.Spread = cmp.Or(o.Spread, 1)
+		s = &storeFile{host: host, peer: o.Peer, members: o.Members, spread: o.Spread, named: o.Named}
+		return writeStoreFile(o.FS, e.dir, s)
+	}
+	if err != nil {
+		return err
+	}
+	grown, err := s.reconcile(o)
+	if err != nil {
+		return err
+	}
+	if s.host != host {
+		// The Raft library files everything under the machine's name and refuses a
+		// store whose machine was renamed. What it guards by that, our store file does.
+		if err := renameHost(o, e.dir, s.host, host); err != nil {
+			return err
+		}
+		s.host = host
+		grown = true
+	}
+	if grown {
+		return writeStoreFile(o.FS, e.dir, s)
+	}
+	return nil
+}
+
+// renameHost moves the Raft library's files to the machine's present name.
+func renameHost(o *Options, dir, from, to string) error {
+	base := o.FS.PathJoin(dir, hostDirName)
+	if _, err := o.FS.Stat(o.FS.PathJoin(base, from)); err == nil {
+		if err := o.FS.Rename(o.FS.PathJoin(base, from), o.FS.PathJoin(base, to)); err != nil {
+			return err
+		}
+	}
+	if err := o.FS.Remove(o.FS.PathJoin(base, "dragonboat.ds")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(o.FS, base); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// addGroup loads what the store has of a group.
+func (e *Engine) addGroup(name string) error {
+	id := groupID(name, e.opts.Members)
+	g := &Group{engine: e, name: name, id: id, shard: shardOf(id), self: uint64(slices.Index(e.opts.Members, e.opts.Peer) + 1)}
+	for _, other := range e.groups {
+		if other.shard == g.shard {
+			return fmt.Errorf("mosaik: options: groups %q and %q share the shard number %x: rename one", other.name, name, g.shard)
+		}
+	}
+	r, err := newReplica(e.db, g.shard, id)
+	if err != nil {
+		return err
+	}
+	g.replica = r
+	e.groups = append(e.groups, g)
+	e.byName[name] = g
+	if err := checkRaftLog(e.rlog, g.shard, g.self, r.state.applied); err != nil {
+		return &log.CorruptionError{File: e.opts.FS.PathJoin(e.dir, storeDirName), Group: id, Commit: r.state.number, Err: err}
+	}
+	return nil
+}
+
+// shardOf returns the number under which the Raft library and the store's keys
+// know a group. Zero is not a legal one.
+func shardOf(id identity.ID) uint64 {
+	var n uint64
+	for _, b := range id[:8] {
+		n = n<<8 | uint64(b)
+	}
+	return max(n, 1)
+}
+
+// start starts Raft and the engine's own goroutines.
+func (e *Engine) start() error {
+	rlog := e.rlog
+	e.rlog = nil // the host owns and closes it
+	host, err := startRaftHost(e.dir, e.opts, rlog, e.leaderChanged)
+	if err != nil {
+		return err
+	}
+	e.host = host
+	e.rlog = rlog
+	epoch := uint64(time.Now().UnixNano())
+	slots := e.opts.InFlight
+	if slots == 0 {
+		slots = 4
+		if len(e.opts.Members) == 1 {
+			slots = 2
+		}
+	}
+	for _, g := range e.groups {
+		g.host = host
+		g.writer = newWriter(g, slots, e.opts.ProposeTimeout, host.nh.GetNoOPSession(g.shard), epoch)
+	}
+	for _, g := range e.groups {
+		if err := host.start(g); err != nil {
+			return err
+		}
+		g.writer.start()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	e.wg.Add(2)
+	go e.space.runSpaceWatch(ctx, e.wg.Done)
+	go e.runTrim(ctx)
+	return nil
+}
+
+func (e *Engine) leaderChanged(shard, replica, term uint64) {
+	for _, g := range e.groups {
+		if g.shard == shard {
+			leader := memberOf(e.opts.Members, replica)
+			e.opts.Logger.Info("leader changed", "group", g.name, "leader", leader.Short(), "term", term)
+			e.opts.Events.LeaderChanged(g.name, leader, term)
+		}
+	}
+}
+
+// trimInterval is how often the Raft logs are looked at.
+const trimInterval = 500 * time.Millisecond
+
+// runTrim keeps the Raft logs short.
+func (e *Engine) runTrim(ctx context.Context) {
+	defer e.wg.Done()
+	trimmers := make([]trimmer, len(e.groups))
+	tick := time.NewTicker(trimInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for i, g := range e.groups {
+			if err := g.trim(ctx, &trimmers[i]); err != nil && ctx.Err() == nil {
+				e.opts.Logger.Warn("trim failed and will be tried again", "err", err)
+				e.opts.Events.BackgroundError(err)
+			}
+		}
+	}
+}
+
+// drainTimeout bounds how long Close waits for appends under way.
+const drainTimeout = 5 * time.Second
+
+// Close refuses new appends, waits for those under way, ends scans, stops Raft,
+// writes what is in memory to the store and releases the directory. It waits
+// for every goroutine of the engine. Appends that cannot be committed within 5 s
+// fail with log.ErrClosed. A second Close returns log.ErrClosed.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	if e.mu.closed {
+		e.mu.Unlock()
+		return log.ErrClosed
+	}
+	e.mu.closed = true
+	if e.mu.readers == 0 {
+		close(e.mu.idle)
+	}
+	e.mu.Unlock()
+	return e.shutdown()
+}
+
+// shutdown takes down what open brought up, in reverse: writers first, while
+// Raft can still commit; then scans; then Raft, which applies to the store; then
+// the store.
+func (e *Engine) shutdown() error {
+	var err error
+	close(e.stop)
+	for _, g := range e.groups {
+		if g.writer != nil {
+			g.writer.refuse()
+		}
+	}
+	drained := e.drain()
+	close(e.done)
+	if e.cancel != nil {
+		e.cancel()
+	}
+	e.wg.Wait()
+	if e.host != nil {
+		err = errors.Join(err, e.host.close())
+	} else if e.rlog != nil {
+		err = errors.Join(err, e.rlog.Close())
+	}
+	<-drained
+	e.waitForReaders()
+	for _, g := range e.groups {
+		err = errors.Join(err, g.replica.batch.Close())
+	}
+	if e.db != nil {
+		err = errors.Join(err, closeStore(e.db, e.cache))
+	} else if e.cache != nil {
+		e.cache.Unref()
+	}
+	if e.unlock != nil {
+		err = errors.Join(err, e.unlock())
+	}
+	return err
+}
+
+// drain waits until the writers have brought what has joined to its end, or for
+// drainTimeout: what is left then ends when Raft stops.
+func (e *Engine) drain() (drained <-chan struct{}) {
+	ended := make(chan struct{})
+	go e.runDrain(ended)
+	t := time.NewTimer(drainTimeout)
+	defer t.Stop()
+	select {
+	case <-ended:
+	case <-t.C:
+	}
+	return ended
+}
+
+// runDrain closes ended when every writer's slots have ended.
+func (e *Engine) runDrain(ended chan<- struct{}) {
+	for _, g := range e.groups {
+		if g.writer != nil {
+			g.writer.wg.Wait()
+		}
+	}
+	close(ended)
+}
+
+// closing reports whether Close has begun.
+func (e *Engine) closing() bool {
+	select {
+	case <-e.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *Engine) checkClosed() error {
+	if e.closing() {
+		return log.ErrClosed
+	}
+	return nil
+}
+
+// checkOpen registers a reader of the store, which Close waits for; call
+// release when done.
+func (e *Engine) checkOpen() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.closed {
+		return log.ErrClosed
+	}
+	e.mu.readers++
+	return nil
+}
+
+func (e *Engine) release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.readers--
+	if e.mu.closed && e.mu.readers == 0 {
+		close(e.mu.idle)
+	}
+}
+
+func (e *Engine) waitForReaders() {
+	e.mu.Lock()
+	closed := e.mu.closed
+	e.mu.Unlock()
+	if closed {
+		<-e.mu.idle
+	}
+}
+
+// Peer returns the node's name among its groups' members.
+func (e *Engine) Peer() identity.PeerID { return e.opts.Peer }
+
+// Dir returns the store's directory.
+func (e *Engine) Dir() string { return e.dir }
+
+// Groups returns the node's groups: first those keys are spread over, in order,
+// then the named ones. The slice is the caller's.
+func (e *Engine) Groups() []*Group { return slices.Clone(e.groups) }
+
+// Group returns the group of that name.
+func (e *Engine) Group(name string) (*Group, bool) {
+	g, ok := e.byName[name]
+	return g, ok
+}
+
+// GroupFor returns the group that holds a key unless it was put in a named one:
+// with n groups to spread over, number floor(f*n), where f is the key's first 8
+// bytes read as a big-endian fraction. Members must agree on n, which is why it
+// is kept in the store.
+func (e *Engine) GroupFor(key identity.ID) *Group {
+	return e.groups[spreadIndex(key, e.opts.Spread)]
+}
+
+// Append is Group.Append on the key's group.
+func (e *Engine) Append(ctx context.Context, key identity.ID, payloads ...[]byte) (log.Pointer, error) {
+	return e.GroupFor(key).Append(ctx, key, payloads...)
+}
+
+// AppendAsync is Group.AppendAsync on the key's group.
+func (e *Engine) AppendAsync(ctx context.Context, key identity.ID, payloads ...[]byte) *log.Future {
+	return e.GroupFor(key).AppendAsync(ctx, key, payloads...)
+}
+
+// Scan is Group.Scan on the key's group.
+func (e *Engine) Scan(ctx context.Context, q log.Query) iter.Seq2[log.Run, error] {
+	return e.GroupFor(q.Key).Scan(ctx, q)
+}
+
+// Ready returns when every group of the node is ready (Group.Ready).
+func (e *Engine) Ready(ctx context.Context) error {
+	for _, g := range e.groups {
+		if err := g.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

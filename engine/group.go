@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// Group is one Raft group as this node sees it: a log of commits, agreed on by
+// the group's members, with any number of keys in it. Its methods may be called
+// from any goroutine. It is a log.Writer and a replay.Source.
+type Group struct {
+	engine  *Engine
+	name    string
+	id      identity.ID
+	shard   uint64 // first 8 bytes of id: the Raft library's name for it
+	self    uint64 // this node's replica id
+	host    *raftHost
+	replica *replica
+	writer  *writer
+}
+
+var _ log.Writer = (*Group)(nil)
+
+// Name returns the group's name: "g0", "g1", ... for the groups keys are spread
+// over, or one of Options.Named.
+func (g *Group) Name() string { return g.name }
+
+// ID returns the group's id, which stands in every commit header and pointer.
+func (g *Group) ID() identity.ID { return g.id }
+
+// Signatures of what all members of a group must run alike; they are part of
+// its id (spec: group id).
+const (
+	consensusSignature = "mosaik.consensus.raft.v1"
+	machineSignature   = "mosaik.machine.log.v1"
+	syncSignature      = "mosaik.sync.rows.v1"
+)
+
+// groupID folds everything the members must agree on into the group's id:
+//
+//	key       = NewID("mosaik.group.v1").Derive(name)
+//	consensus = H(signature || u32 n || each founder's 32 bytes)
+//	id        = key.Hashed().Derive(consensus).Derive(machine).Derive(state sync)
+//
+// Founders are folded in their order, so two halves of a split network can never
+// found the same group twice.
+func groupID(name string, members []identity.PeerID) identity.ID {
+	parts := [][]byte{[]byte(consensusSignature), binary.LittleEndian.AppendUint32(nil, uint32(len(members)))}
+	for i := range members {
+		parts = append(parts, members[i][:])
+	}
+	return identity.NewID("mosaik.group.v1").Derive(name).Hashed().
+		DeriveID(identity.FromParts(parts...)).
+		DeriveID(identity.NewID(machineSignature)).
+		DeriveID(identity.NewID(syncSignature))
+}
+
+// spreadName returns the name of the i-th of the groups keys are spread over.
+func spreadName(i int) string { return "g" + strconv.Itoa(i) }
+
+// isSpreadName reports whether name has the form of spreadName.
+func isSpreadName(name string) bool {
+	digits, ok := strings.CutPrefix(name, "g")
+	if !ok {
+		return false
+	}
+	_, err := strconv.ParseUint(digits, 10, 32)
+	return err == nil
+}
+
+// spreadIndex says which of n groups holds a key: the key's first 8 bytes, read
+// as a big-endian fraction of 2^64, times n. Keys are hashes, so they spread
+// evenly; ranges of keys stay together.
+func spreadIndex(key identity.ID, n int) int {
+	hi, _ := bits.Mul64(binary.BigEndian.Uint64(key[:8]), uint64(n))
+	return int(hi)
+}
+
+// Ready returns when the group has a leader and this node reflects everything
+// the group had committed when Ready was called.
+func (g *Group) Ready(ctx context.Context) error {
+	for {
+		_, err := g.Sync(ctx)
+		if err == nil || ctx.Err() != nil || g.engine.checkClosed() != nil {
+			return err
+		}
+	}
+}
+
+// Status is what a node knows of one of its groups.
+type Status struct {
+	Name    string
+	ID      identity.ID
+	Members []identity.PeerID
+	Self    identity.PeerID
+	Leader  identity.PeerID // zero: none is known
+	Term    uint64
+	Head    log.Head
+	Keys    int    // logs that have records
+	Records uint64 // in the whole log
+	Bytes   uint64 // of all commit bodies
+	Applied uint64 // Raft index
+}
+
+// Status returns the group's status, without asking anybody.
+func (g *Group) Status() Status {
+	s := Status{Name: g.name, ID: g.id, Members: g.engine.opts.Members, Self: g.engine.opts.Peer}
+	if g.engine.checkOpen() == nil {
+		replica, term := g.host.leader(g.shard)
+		g.engine.release()
+		s.Leader, s.Term = memberOf(s.Members, replica), term
+	}
+	r := g.replica
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s.Head, s.Keys = r.mu.head, len(r.mu.logs)
+	s.Records, s.Bytes, s.Applied = r.mu.total.records, r.mu.total.bytes, r.mu.total.applied
+	return s
+}
+
+// stateFetched reports that the replica took over another member's state.
+func (g *Group) stateFetched() {
+	head := g.Head()
+	g.engine.opts.Logger.Info("took over the state of another member", "group", g.name, "commit", head.Number)
+	g.engine.opts.Events.StateFetched(g.name, head.Number)
+}
+
+// pause waits for d, or less if the engine is closing.
+func (g *Group) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-g.engine.stop:
+	}
+}
+
+// trim lets the Raft log forget what this replica has durably applied, keeping
+// about Options.RaftLogBytes for members that lag.
+func (g *Group) trim(ctx context.Context, t *trimmer) error {
+	r := g.replica
+	r.mu.RLock()
+	now := r.mu.total
+	r.mu.RUnlock()
+	if now.bytes-t.last.bytes < uint64(g.engine.opts.RaftLogBytes)/2 && now.applied-t.last.applied < trimEntries {
+		return nil
+	}
+	keep := t.last.applied
+	t.last = now
+	if keep == 0 {
+		return nil
+	}
+	if err := g.host.compact(ctx, g.shard, keep); err != nil {
+		return fmt.Errorf("mosaik: trim the Raft log of group %s: %w", g.name, err)
+	}
+	g.engine.opts.Events.Trimmed(g.name, keep)
+	return nil
+}
+
+// trimmer remembers where a group stood when its Raft log was last trimmed: up
+// to there the next trim forgets, so between one and two windows are kept.
+type trimmer struct{ last totals }
+
+// trimEntries trims by number what does not come to RaftLogBytes: every entry
+// costs a place in memory.
+const trimEntries = 200_000

@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// newReplica reads what the store has of a group: its state row, its logs, and
+// the postings that were still in memory when the store was last written, which
+// it finds again in the commits from the state's horizon on.
+func newReplica(db *pebble.DB, shard uint64, group identity.ID) (*replica, error) {
+	r := &replica{db: db, shard: shard, group: group, batch: db.NewBatch()}
+	if err := r.load(); err != nil {
+		return nil, errors.Join(err, r.batch.Close())
+	}
+	return r, nil
+}
+
+// load replaces all the replica holds in memory by what the store says.
+func (r *replica) load() error {
+	fail := func(err error) error { return fmt.Errorf("mosaik: open group %s: %w", r.group.Short(), err) }
+	s, exists, err := r.loadState()
+	if err != nil {
+		return fail(err)
+	}
+	if !exists {
+		// Rows without a state row are what a state transfer left that did not come
+		// to its end; Raft will have it sent again.
+		if err := r.db.DeleteRange(appendSpace(nil, r.shard, 0), appendSpace(nil, r.shard, spaceEnd), pebble.NoSync); err != nil {
+			return fail(err)
+		}
+	}
+	logs, err := r.loadLogs(s)
+	if err != nil {
+		return fail(err)
+	}
+	r.state, r.dirty, r.full = s, nil, nil
+	r.mu.Lock()
+	r.mu.logs = logs
+	r.mu.head = s.head()
+	r.mu.total = s.total()
+	r.mu.Unlock()
+	if err := r.loadTail(); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+func (r *replica) loadState() (s state, exists bool, err error) {
+	v, closer, err := r.db.Get(appendSpace(nil, r.shard, spaceMeta))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return state{horizon: 1}, false, nil
+	}
+	if err != nil {
+		return state{}, false, r.corrupt(0, err)
+	}
+	s, err = decodeState(v)
+	if err != nil && !errors.Is(err, log.ErrNewerFormat) {
+		err = &log.CorruptionError{Group: r.group, Err: err}
+	}
+	return s, true, errors.Join(err, closer.Close())
+}
+
+func (r *replica) loadLogs(s state) (map[identity.ID]*keyLog, error) {
+	logs := make(map[identity.ID]*keyLog)
+	it, err := r.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendSpace(nil, r.shard, spaceKey),
+		UpperBound: appendSpace(nil, r.shard, spaceKey+1),
+	})
+	if err != nil {
+		return nil, r.corrupt(0, err)
+	}
+	for it.First(); it.Valid(); it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			break // it.Error has it too
+		}
+		row, err := decodeLogRow(v)
+		if err == nil && (len(it.Key()) != spaceSize+identity.Size || row.number == 0 || row.number > s.logs) {
+			err = fmt.Errorf("key row %x names log %d of %d", it.Key(), row.number, s.logs)
+		}
+		if err != nil {
+			return nil, errors.Join(&log.CorruptionError{Group: r.group, Err: err}, it.Close())
+		}
+		key := identity.ID(it.Key()[spaceSize:])
+		logs[key] = &keyLog{key: key, number: row.number, nextApply: row.next, next: row.next, commit: row.commit}
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return nil, r.corrupt(0, err)
+	}
+	return logs, nil
+}
+
+// loadTail adds the postings of the commits from the horizon on. A run whose
+// seqs a written chunk already covers is skipped: chunks are written before the
+// horizon passes them.
+func (r *replica) loadTail() error {
+	number := r.state.horizon
+	it, err := r.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendCommitKey(nil, r.shard, number),
+		UpperBound: appendSpace(nil, r.shard, spaceCommit+1),
+	})
+	if err != nil {
+		return r.corrupt(number, err)
+	}
+	defer it.Close()
+	for it.First(); it.Valid(); it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return r.corrupt(number, err)
+		}
+		if have := binary.BigEndian.Uint64(it.Key()[spaceSize:]); have != number {
+			return &log.CorruptionError{Group: r.group, Commit: number, Err: fmt.Errorf("missing; the store has %d next", have)}
+		}
+		c, err := log.DecodeCommit(v)
+		if err != nil {
+			return err
+		}
+		r.pending = r.pending[:0]
+		for run, err := range c.Runs() {
+			if err != nil {
+				return err
+			}
+			l := r.logOf(run.Key)
+			if run.FirstSeq < l.nextApply {
+				continue
+			}
+			if run.FirstSeq != l.nextApply {
+				return &log.CorruptionError{Group: r.group, Commit: number,
+					Err: fmt.Errorf("key %s continues with seq %d, expected %d", run.Key.Short(), run.FirstSeq, l.nextApply)}
+			}
+			l.nextApply += uint64(run.Count)
+			r.pending = append(r.pending, pendingRun{l, posting{number, run.FirstSeq, run.Count, run.Offset()}})
+		}
+		r.publish()
+		number++
+	}
+	if err := it.Error(); err != nil {
+		return r.corrupt(number, err)
+	}
+	if number != r.state.number+1 {
+		return &log.CorruptionError{Group: r.group, Commit: number, Err: fmt.Errorf("missing; the log's head is %d", r.state.number)}
+	}
+	r.pending = r.pending[:0]
+	return nil
+}
+
+// corrupt wraps an error of the store that reading commit number met: damage is
+// marked with the place, anything else is passed on.
+func (r *replica) corrupt(number uint64, err error) error {
+	if errors.Is(err, pebble.ErrClosed) {
+		return fmt.Errorf("%w: %w", log.ErrClosed, err)
+	}
+	if !pebble.IsCorruptionError(err) {
+		return err
+	}
+	e := &log.CorruptionError{Group: r.group, Commit: number, Err: err}
+	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+		e.File = info.Path
+	}
+	return e
+}

@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/lni/dragonboat/v4/config"
+
+	"github.com/mosaik-engine/mosaik/identity"
+)
+
+// Errors of the engine; test with errors.Is. Those of package log (ErrClosed,
+// ErrNotFound, ErrOversize, ErrPosition, ErrPointer, ErrNewerFormat) are
+// returned too.
+var (
+	// ErrNoQuorum says that a majority of the group's members did not answer in
+	// time. For an append the outcome is unknown: it may still be committed.
+	ErrNoQuorum = errors.New("mosaik: no quorum")
+	// ErrBusy says that the write path was full for as long as the caller was
+	// willing to wait. Nothing was written; try again later or slower.
+	ErrBusy = errors.New("mosaik: busy")
+	// ErrDiskFull says that the store's file system has too little room left to
+	// accept writes. Nothing was written; reads go on, and writes are accepted
+	// again as soon as there is room.
+	ErrDiskFull = errors.New("mosaik: disk full")
+	// ErrLocked says that another process, or another Engine of this one, has the
+	// directory open.
+	ErrLocked = errors.New("mosaik: store is locked")
+	// ErrNoStore says that the directory holds no store and Options.MustExist asks
+	// for one.
+	ErrNoStore = errors.New("mosaik: no store here")
+	// ErrMismatch says that the options contradict what the store was made with.
+	ErrMismatch = errors.New("mosaik: options do not fit the store")
+)
+
+// Limits of a node.
+const (
+	MaxMembers = 15   // founders of a group
+	MaxGroups  = 1024 // spread and named together
+)
+
+// Options say how to open a store. The zero value of every field means its
+// default, and nil *Options is one node alone with one group: the embedded
+// default. Fields marked "kept" are written to the store when it is made; they
+// may be left zero afterwards, and contradicting them is ErrMismatch.
+type Options struct {
+	// Peer names this node among Members. Kept. Default: a random name.
+	Peer identity.PeerID
+	// Members are the founders of every group of the node, in the one order all of
+	// them agree on. Kept. Default: Peer alone.
+	Members []identity.PeerID
+	// Spread is the number of groups that keys are spread over (GroupFor).
+	// Kept. Default 1: one group batches best, see docs/decisions/0002-groups.md.
+	Spread int
+	// Named lists further groups, by name, that hold only what is put in them by
+	// name. Kept, and may grow at a later Open on all members.
+	Named []string
+
+	// MustExist refuses to make a new store: ErrNoStore.
+	MustExist bool
+	// Transport carries Raft messages between members (inproc.Network for nodes of
+	// one process). Default: dragonboat's TCP when Addresses is set, else none,
+	// which is what a node alone needs.
+	Transport config.TransportFactory
+	// Addresses gives the host:port of every member for the default TCP transport.
+	Addresses map[identity.PeerID]string
+
+	// FS is the file system of the store. Default: the operating system's.
+	FS vfs.FS
+	// Logger receives what an operator should know. Default: nothing is logged.
+	Logger *slog.Logger
+	// Events are called on what happens inside; see EventListener.
+	Events EventListener
+
+	// ProposeTimeout is how long the engine tries to get a batch committed before
+	// its appends fail with ErrNoQuorum. Default 10 s.
+	ProposeTimeout time.Duration
+	// InFlight is the number of batches a group has under way at once, 1 to 8.
+	// Default 2 for a node alone and 4 for more members, as measured.
+	InFlight int
+	// MemTableBytes is the size of the store's write buffer, of which up to four
+	// exist. Default 64 MiB, less on file systems below 4 GiB.
+	MemTableBytes int64
+	// CacheBytes is the size of the store's block cache. Default 64 MiB.
+	CacheBytes int64
+	// RaftLogBytes is how much of its Raft log a group keeps for members that lag;
+	// one that lags by more fetches the state instead. Default 128 MiB.
+	RaftLogBytes int64
+}
+
+// EventListener is called on what happens inside an engine. Every field may be
+// nil. The functions are called on the engine's goroutines and must not block
+// or call back into the engine.
+type EventListener struct {
+	// LeaderChanged: the group follows another leader. A zero peer: none is known.
+	LeaderChanged func(group string, leader identity.PeerID, term uint64)
+	// DiskFull: writes are refused (true) or accepted again (false).
+	DiskFull func(full bool, cause error)
+	// Trimmed: the group's Raft log was cut to what may still be needed.
+	Trimmed func(group string, index uint64)
+	// StateFetched: the group was too far behind for the Raft log and has taken
+	// over the state of another member, up to the given commit.
+	StateFetched func(group string, commit uint64)
+	// BackgroundError: something failed that no caller waits for. The engine goes
+	// on, and retries what can be retried.
+	BackgroundError func(err error)
+}
+
+// ensureDefaults fills in the callbacks that are nil.
+func (l *EventListener) ensureDefaults() {
+	if l.LeaderChanged == nil {
+		l.LeaderChanged = func(string, identity.PeerID, uint64) {}
+	}
+	if l.DiskFull == nil {
+		l.DiskFull = func(bool, error) {}
+	}
+	if l.Trimmed == nil {
+		l.Trimmed = func(string, uint64) {}
+	}
+	if l.StateFetched == nil {
+		l.StateFetched = func(string, uint64) {}
+	}
+	if l.BackgroundError == nil {
+		l.BackgroundError = func(error) {}
+	}
+}
+
+// withDefaults returns a copy of o, which may be nil, with every default filled
+// in that does not depend on the store.
+func (o *Options) withDefaults() *Options {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	out.Members = slices.Clone(out.Members)
+	out.Named = slices.Clone(out.Named)
+	if out.FS == nil {
+		out.FS = vfs.Default
+	}
+	if out.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
+	}
+	out.Events.ensureDefaults()
+	if out.ProposeTimeout == 0 {
+		out.ProposeTimeout = 10 * time.Second
+	}
+	if out.CacheBytes == 0 {
+		out.CacheBytes = 64 << 20
+	}
+	if out.RaftLogBytes == 0 {
+		out.RaftLogBytes = 128 << 20
+	}
+	return &out
+}
+
+// validate checks what can be checked without the store.
+func (o *Options) validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("mosaik: options: "+format, args...)
+	}
+	switch {
+	case len(o.Members) > MaxMembers:
+		return bad("Members: %d, the limit is %d", len(o.Members), MaxMembers)
+	case o.Spread < 0 || o.Spread+len(o.Named) > MaxGroups:
+		return bad("Spread and Named: %d and %d groups, the limit is %d together", o.Spread, len(o.Named), MaxGroups)
+	case o.InFlight < 0 || o.InFlight > proposerWindow:
+		return bad("InFlight: %d, the limit is %d", o.InFlight, proposerWindow)
+	case o.ProposeTimeout < 0, o.CacheBytes < 0, o.MemTableBytes < 0, o.RaftLogBytes < 0:
+		return bad("ProposeTimeout, CacheBytes, MemTableBytes and RaftLogBytes must not be negative")
+	}
+	for i, m := range o.Members {
+		if m.IsZero() || slices.Index(o.Members, m) != i {
+			return bad("Members[%d]: %s is zero or listed twice", i, m.Short())
+		}
+	}
+	if len(o.Members) > 0 && !slices.Contains(o.Members, o.Peer) {
+		return bad("Peer: %s is not among Members", o.Peer.Short())
+	}
+	for i, name := range o.Named {
+		if err := identity.ValidateName(name); err != nil {
+			return bad("Named[%d]: %w", i, err)
+		}
+		if slices.Index(o.Named, name) != i || isSpreadName(name) {
+			return bad("Named[%d]: %q is taken", i, name)
+		}
+	}
+	return nil
+}

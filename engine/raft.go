@@ -1,0 +1,397 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/logger"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/raftpb"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+
+	"github.com/mosaik-engine/mosaik/engine/inproc"
+	"github.com/mosaik-engine/mosaik/engine/raftlog"
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// This file is the wall around dragonboat: nothing outside it sees one of the
+// library's types, its untyped Lookup, its contexts that must have deadlines or
+// its panics. What it gives: start and stop groups, propose, read index,
+// compact, who leads.
+
+// Raft's clock. A node alone elects itself and may do so at once; members of a
+// group need patience with each other on a busy machine.
+const (
+	aloneTick       = 10 * time.Millisecond
+	aloneElection   = 5 // ticks
+	memberTick      = 20 * time.Millisecond
+	memberHeartbeat = 5  // ticks
+	memberElection  = 50 // ticks
+	// stepWorkers persist Raft entries. Each worker's round is one write and one
+	// shared fdatasync for all its groups; more workers than disks only compete.
+	stepWorkers  = 2
+	applyWorkers = 4
+)
+
+// raftHost is a node's running Raft library.
+type raftHost struct {
+	nh      *dragonboat.NodeHost
+	members map[uint64]string // replica id -> address
+	self    uint64            // own replica id
+	tick    time.Duration
+}
+
+// startRaftHost starts the library on dir/host, with entries on rlog. The host
+// owns rlog from here on, also when starting fails.
+func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard uint64, replica uint64, term uint64)) (_ *raftHost, err error) {
+	h := &raftHost{members: make(map[uint64]string), tick: memberTick}
+	for i, m := range o.Members {
+		address := m.String()
+		if o.Addresses != nil {
+			address = o.Addresses[m]
+		}
+		if m == o.Peer {
+			h.self = uint64(i + 1)
+		}
+		h.members[uint64(i+1)] = address
+	}
+	transport := o.Transport
+	if len(o.Members) == 1 {
+		h.tick = aloneTick
+		if transport == nil {
+			transport = inproc.New(inproc.Options{}).Transport(h.members[h.self])
+		}
+	}
+	if transport == nil && o.Addresses == nil {
+		return nil, errors.Join(errors.New("mosaik: options: several Members need a Transport or Addresses"), rlog.Close())
+	}
+	quietRaftLogger()
+	cfg := config.NodeHostConfig{
+		NodeHostDir:       o.FS.PathJoin(dir, hostDirName),
+		RTTMillisecond:    uint64(h.tick / time.Millisecond),
+		RaftAddress:       h.members[h.self],
+		RaftEventListener: leaderListener(leader),
+		Expert: config.ExpertConfig{
+			LogDBFactory:     rlog.Factory(),
+			TransportFactory: transport,
+			FS:               newHostFS(o.FS),
+			Engine: config.EngineConfig{
+				ExecShards: stepWorkers, CommitShards: 1, ApplyShards: applyWorkers, SnapshotShards: 2, CloseShards: 1,
+			},
+		},
+	}
+	// The library panics on what it finds wrong on disk.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("mosaik: start raft: %v", p)
+		}
+	}()
+	h.nh, err = dragonboat.NewNodeHost(cfg)
+	if err == nil && h.nh == nil {
+		err = errors.New("the library gave up without a reason")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mosaik: start raft: %w", err)
+	}
+	return h, nil
+}
+
+// leaderListener adapts a func to the library's listener.
+type leaderListener func(shard, replica, term uint64)
+
+// LeaderUpdated is called by the library on a goroutine of its own.
+func (l leaderListener) LeaderUpdated(info raftio.LeaderInfo) {
+	l(info.ShardID, info.LeaderID, info.Term)
+}
+
+// start starts this node's replica of a group.
+func (h *raftHost) start(g *Group) (err error) {
+	cfg := config.Config{
+		ShardID:             g.shard,
+		ReplicaID:           h.self,
+		CheckQuorum:         true,
+		PreVote:             true,
+		ElectionRTT:         memberElection,
+		HeartbeatRTT:        memberHeartbeat,
+		OrderedConfigChange: true,
+		MaxInMemLogSize:     256 << 20,
+	}
+	if len(h.members) == 1 {
+		cfg.ElectionRTT, cfg.HeartbeatRTT = aloneElection, 1
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("mosaik: start group %s: %v", g.name, p)
+		}
+	}()
+	create := func(uint64, uint64) sm.IOnDiskStateMachine { return &machine{replica: g.replica, group: g} }
+	if err := h.nh.StartOnDiskReplica(h.members, false, create, cfg); err != nil {
+		return fmt.Errorf("mosaik: start group %s: %w", g.name, err)
+	}
+	return nil
+}
+
+// close stops every group and the library, and closes the Raft log.
+func (h *raftHost) close() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("mosaik: stop raft: %v", p)
+		}
+	}()
+	h.nh.Close()
+	return nil
+}
+
+// verdict is what became of a proposal, as far as this node knows.
+type verdict int
+
+const (
+	verdictApplied verdict = iota // in the log; outcome and receipt say as what
+	verdictDropped                // not in the log: there was no leader to take it
+	verdictUnknown                // may or may not come to be in the log
+	verdictClosed                 // the node is closing; outcome unknown
+)
+
+// ticket stands for a proposal under way.
+type pendingProposal struct {
+	rs      *dragonboat.RequestState
+	verdict verdict // when rs is nil
+	err     error
+}
+
+// propose hands cmd to Raft and returns at once; proposals of one group are
+// ordered by the order of calls. The library copies cmd.
+func (h *raftHost) propose(session *client.Session, cmd []byte, timeout time.Duration) pendingProposal {
+	rs, err := h.nh.Propose(session, cmd, timeout)
+	switch {
+	case err == nil:
+		return pendingProposal{rs: rs}
+	case errors.Is(err, dragonboat.ErrClosed), errors.Is(err, dragonboat.ErrShardClosed):
+		return pendingProposal{verdict: verdictClosed, err: err}
+	default: // busy, not ready, not found yet: never entered the queue
+		return pendingProposal{verdict: verdictDropped, err: err}
+	}
+}
+
+// wait blocks until the library says what became of the proposal.
+func (p pendingProposal) wait() (verdict, outcome, []byte) {
+	if p.rs == nil {
+		return p.verdict, 0, nil
+	}
+	defer p.rs.Release()
+	r := <-p.rs.ResultC()
+	switch {
+	case r.Completed():
+		result := r.GetResult()
+		return verdictApplied, outcome(result.Value), result.Data
+	case r.Dropped():
+		return verdictDropped, 0, nil
+	case r.Terminated():
+		return verdictClosed, 0, nil
+	default:
+		return verdictUnknown, 0, nil
+	}
+}
+
+// readIndex returns when this replica has applied everything that was committed
+// in the group when it was called.
+func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Duration) error {
+	for {
+		wait := timeout
+		if deadline, ok := ctx.Deadline(); ok {
+			wait = min(wait, time.Until(deadline))
+		}
+		// The library counts in ticks and refuses less than one.
+		rs, err := h.nh.ReadIndex(shard, max(wait, h.tick))
+		if errors.Is(err, dragonboat.ErrClosed) || errors.Is(err, dragonboat.ErrShardClosed) {
+			return log.ErrClosed
+		}
+		if err == nil {
+			select {
+			case r := <-rs.ResultC():
+				rs.Release()
+				if r.Completed() {
+					return nil
+				}
+				if r.Terminated() {
+					return log.ErrClosed
+				}
+				if r.Timeout() {
+					return fmt.Errorf("%w: read index not confirmed within %v", ErrNoQuorum, wait)
+				}
+			case <-ctx.Done():
+				return fmt.Errorf("%w: read: %w", ErrNoQuorum, ctx.Err())
+			}
+		}
+		// Dropped or not ready: no leader at the moment.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: read: %w", ErrNoQuorum, ctx.Err())
+		case <-time.After(h.tick):
+			if timeout -= h.tick; timeout <= 0 {
+				return fmt.Errorf("%w: the group has no leader", ErrNoQuorum)
+			}
+		}
+	}
+}
+
+// leader returns the replica id of the group's leader, or 0, and the term.
+func (h *raftHost) leader(shard uint64) (replica, term uint64) {
+	replica, term, valid, err := h.nh.GetLeaderID(shard)
+	if err != nil || !valid {
+		return 0, term
+	}
+	return replica, term
+}
+
+// compact records that the state up to the applied index is on disk and lets
+// the Raft log forget what is below keep. Nothing is copied: the snapshot of a
+// machine that keeps its state on disk is a note of its index.
+func (h *raftHost) compact(ctx context.Context, shard, keep uint64) error {
+	_, err := h.nh.SyncRequestSnapshot(ctx, shard, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionIndex: keep})
+	if errors.Is(err, dragonboat.ErrRejected) || errors.Is(err, dragonboat.ErrCanceled) {
+		return nil // nothing new since the last one
+	}
+	return err
+}
+
+// machine is the replica as the library wants it.
+type machine struct {
+	replica *replica
+	group   *Group
+	entries []entry // reused
+}
+
+// Open returns the Raft index up to which the store is complete and durable.
+func (m *machine) Open(<-chan struct{}) (uint64, error) { return m.replica.state.applied, nil }
+
+// Update applies agreed entries. An error stops the process: the library knows
+// no other way, and a replica that cannot write its store must not go on.
+func (m *machine) Update(in []sm.Entry) ([]sm.Entry, error) {
+	m.entries = m.entries[:0]
+	for i := range in {
+		m.entries = append(m.entries, entry{index: in[i].Index, cmd: in[i].Cmd})
+	}
+	if err := m.replica.update(m.entries); err != nil {
+		return nil, err
+	}
+	for i := range m.entries {
+		in[i].Result = sm.Result{Value: uint64(m.entries[i].outcome), Data: m.entries[i].receipt}
+		m.entries[i] = entry{}
+	}
+	return in, nil
+}
+
+// Lookup is not used: reads go to the store, after readIndex where they have to.
+func (m *machine) Lookup(any) (any, error) {
+	return nil, errors.New("mosaik: lookup is not supported")
+}
+
+// Sync makes everything applied durable, which the library asks for before it
+// trims the log.
+func (m *machine) Sync() error { return m.replica.flush() }
+
+// PrepareSnapshot pins the state that SaveSnapshot will send.
+func (m *machine) PrepareSnapshot() (any, error) { return m.replica.db.NewSnapshot(), nil }
+
+// SaveSnapshot sends the group's state to a member that lags behind the Raft log.
+func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) error {
+	return m.replica.send(pinned, w, stop)
+}
+
+// RecoverFromSnapshot replaces the group's state by a sent one.
+func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
+	if err := m.replica.receive(r, stop); err != nil {
+		return err
+	}
+	m.group.stateFetched()
+	return nil
+}
+
+// Close has nothing to do: the engine closes the store when all groups stopped.
+func (m *machine) Close() error { return nil }
+
+// errStopped is what the library wants back from a transfer it has stopped.
+func errStopped() error { return sm.ErrSnapshotStopped }
+
+// checkRaftLog holds the store against the Raft log's own record of it. The log
+// forgets entries only after the store has them durably; a store that is behind
+// that has lost something.
+func checkRaftLog(rlog raftio.ILogDB, shard, self uint64, applied uint64) error {
+	ss, err := rlog.GetSnapshot(shard, self)
+	if err != nil {
+		return err
+	}
+	if raftpb.IsEmptySnapshot(ss) || !ss.Dummy || ss.OnDiskIndex <= applied {
+		return nil
+	}
+	return fmt.Errorf("the store reflects Raft index %d, but had durably reached %d when the Raft log was trimmed", applied, ss.OnDiskIndex)
+}
+
+// raftPackages are the names under which the library logs.
+var raftPackages = [...]string{"raft", "rsm", "transport", "dragonboat", "logdb", "raftpb", "config", "settings", "server", "utils", "vfs", "registry", "id", "fileutil", "order", "tan", "grpc", "feed"}
+
+// quietRaftLogger keeps the library's chatter to errors unless SetRaftLogger has
+// chosen otherwise. Levels are the library's package state; setting them twice
+// does no harm.
+func quietRaftLogger() {
+	raftLoggerOnce.Do(func() {
+		for _, name := range raftPackages {
+			logger.GetLogger(name).SetLevel(logger.CRITICAL)
+		}
+	})
+}
+
+// raftLoggerOnce guards the library's logger, which is one per process and
+// panics when it is chosen twice.
+var raftLoggerOnce sync.Once
+
+// SetRaftLogger sends what the Raft library logs to l, at l's level. The
+// library has one logger for the whole process, so a main program may call this
+// once, before the first Open; later calls do nothing. Without it only what
+// makes the library give up is printed, to standard error.
+func SetRaftLogger(l *slog.Logger) {
+	raftLoggerOnce.Do(func() {
+		logger.SetLoggerFactory(func(name string) logger.ILogger {
+			return raftLogger{l.With("component", "raft."+name)}
+		})
+	})
+}
+
+// raftLogger is a slog.Logger as the library wants it.
+type raftLogger struct{ l *slog.Logger }
+
+func (r raftLogger) SetLevel(logger.LogLevel) {}
+func (r raftLogger) Debugf(format string, args ...any) {
+	if r.l.Enabled(context.Background(), slog.LevelDebug) {
+		r.l.Debug(fmt.Sprintf(format, args...))
+	}
+}
+func (r raftLogger) Infof(format string, args ...any) {
+	if r.l.Enabled(context.Background(), slog.LevelDebug) {
+		r.l.Debug(fmt.Sprintf(format, args...)) // its info is our debug
+	}
+}
+func (r raftLogger) Warningf(format string, args ...any) { r.l.Info(fmt.Sprintf(format, args...)) }
+func (r raftLogger) Errorf(format string, args ...any)   { r.l.Warn(fmt.Sprintf(format, args...)) }
+func (r raftLogger) Panicf(format string, args ...any) {
+	r.l.Error(fmt.Sprintf(format, args...))
+	panic(fmt.Sprintf(format, args...)) // invariant: the library does not expect this call to return
+}
+
+// memberOf returns the peer behind a replica id; zero for none.
+func memberOf(members []identity.PeerID, replica uint64) identity.PeerID {
+	if replica == 0 || replica > uint64(len(members)) {
+		return identity.PeerID{}
+	}
+	return members[replica-1]
+}

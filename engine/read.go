@@ -1,0 +1,502 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// Reads go straight to the store; Raft is asked only where a read must reflect
+// everything committed before it (Sync). A scanner sees a log up to the head
+// that was published when it looked; following, it waits for the next publish.
+
+// Head returns the end of the group's log as this node has it, which may lag
+// behind the group's.
+func (g *Group) Head() log.Head { return g.replica.head() }
+
+// Sync returns when this node reflects everything the group had committed when
+// Sync was called, and the head at that moment: what is read afterwards, from
+// this node, is linearizable. The error is ErrNoQuorum when that cannot be
+// known; stale reads go on working.
+func (g *Group) Sync(ctx context.Context) (log.Head, error) {
+	if err := g.engine.checkOpen(); err != nil {
+		return log.Head{}, err
+	}
+	defer g.engine.release()
+	if err := g.host.readIndex(ctx, g.shard, g.engine.opts.ProposeTimeout); err != nil {
+		return log.Head{}, fmt.Errorf("sync group %s: %w", g.name, err)
+	}
+	return g.Head(), nil
+}
+
+// WaitFor returns when this node has the commit p points at, after checking
+// that it has p's digest: ErrPointer if not.
+func (g *Group) WaitFor(ctx context.Context, p log.Pointer) error {
+	if p.Group != g.id {
+		return fmt.Errorf("%w: group: it points into %s, this is %s", log.ErrPointer, p.Group.Short(), g.id.Short())
+	}
+	for {
+		changed, closed := g.replica.watch(), g.engine.done
+		if g.Head().Number >= p.Commit {
+			return g.checkPointer(p)
+		}
+		select {
+		case <-changed:
+		case <-closed:
+			return log.ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (g *Group) checkPointer(p log.Pointer) error {
+	if p.Group != g.id {
+		return fmt.Errorf("%w: group: it points into %s, this is %s", log.ErrPointer, p.Group.Short(), g.id.Short())
+	}
+	c, err := g.Commit(p.Commit)
+	if err != nil {
+		return err
+	}
+	return p.Check(&c)
+}
+
+// Commit returns commit n as this node has it. The body is the caller's. It is
+// ErrNotFound if the log does not reach that far here.
+func (g *Group) Commit(n uint64) (log.Commit, error) {
+	if err := g.engine.checkOpen(); err != nil {
+		return log.Commit{}, err
+	}
+	defer g.engine.release()
+	return g.replica.commit(n)
+}
+
+func (r *replica) commit(n uint64) (log.Commit, error) {
+	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n))
+	if errors.Is(err, pebble.ErrNotFound) {
+		if head := r.head().Number; n == 0 || n > head {
+			return log.Commit{}, fmt.Errorf("%w: commit %d, the head is %d", log.ErrNotFound, n, head)
+		}
+		return log.Commit{}, &log.CorruptionError{Group: r.group, Commit: n, Err: errors.New("missing in the store")}
+	}
+	if err != nil {
+		return log.Commit{}, r.corrupt(n, err)
+	}
+	c, err := r.decode(slices.Clone(v), n)
+	return c, errors.Join(err, closer.Close())
+}
+
+// decode decodes a stored commit and checks that it is the one asked for.
+func (r *replica) decode(v []byte, n uint64) (log.Commit, error) {
+	c, err := log.DecodeCommit(v)
+	if err != nil {
+		return log.Commit{}, err
+	}
+	if c.Header.Number != n || c.Header.Group != r.group {
+		return log.Commit{}, &log.CorruptionError{Group: r.group, Commit: n,
+			Err: fmt.Errorf("the store has commit %d of group %s in its place", c.Header.Number, c.Header.Group.Short())}
+	}
+	return c, nil
+}
+
+// Commits yields the group's commits from..to, both included and to 0 meaning
+// the head when the loop starts, in order and without a gap; where the range
+// leaves the log it ends with ErrNotFound. Bodies are
+// valid until the next step. Commits are decoded but not verified
+// (log.Commit.Verify, replay.Audit); damage that the store's checksums find ends
+// the iteration with a *log.CorruptionError.
+func (g *Group) Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Commit, error] {
+	return func(yield func(log.Commit, error) bool) {
+		head := g.Head().Number
+		if to == 0 {
+			to = head
+		}
+		cur, err := g.openCursor()
+		if err != nil {
+			yield(log.Commit{}, err)
+			return
+		}
+		defer cur.close()
+		for n := from; n <= to; n++ {
+			if n == 0 || n > head {
+				yield(log.Commit{}, fmt.Errorf("%w: commit %d, the head is %d", log.ErrNotFound, n, head))
+				return
+			}
+			c, err := cur.commit(n)
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				yield(log.Commit{}, err)
+				return
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// cursor reads commits in ascending order from one view of the store.
+type cursor struct {
+	g  *Group
+	it *pebble.Iterator
+	at uint64 // commit the iterator stands on; 0: nowhere
+}
+
+// openCursor takes a view of the store as it is now.
+func (g *Group) openCursor() (*cursor, error) {
+	if err := g.engine.checkOpen(); err != nil {
+		return nil, err
+	}
+	it, err := g.replica.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendSpace(nil, g.shard, spaceCommit),
+		UpperBound: appendSpace(nil, g.shard, spaceCommit+1),
+	})
+	if err != nil {
+		g.engine.release()
+		return nil, g.replica.corrupt(0, err)
+	}
+	return &cursor{g: g, it: it}, nil
+}
+
+func (c *cursor) close() {
+	c.it.Close() // its error is the one commit has returned
+	c.g.engine.release()
+}
+
+// commit returns commit n, which must not be below the last one asked for. The
+// body is valid until the next call.
+func (c *cursor) commit(n uint64) (log.Commit, error) {
+	var valid bool
+	switch {
+	case c.at == n && n != 0:
+		valid = true
+	case c.at != 0 && c.at+1 == n:
+		valid = c.it.Next()
+	default:
+		valid = c.it.SeekGE(appendCommitKey(make([]byte, 0, commitKeySize), c.g.shard, n))
+	}
+	c.at = 0
+	if !valid {
+		if err := c.it.Error(); err != nil {
+			return log.Commit{}, c.g.replica.corrupt(n, err)
+		}
+		return log.Commit{}, &log.CorruptionError{Group: c.g.id, Commit: n, Err: errors.New("missing in the store")}
+	}
+	if have := binary.BigEndian.Uint64(c.it.Key()[spaceSize:]); have != n {
+		return log.Commit{}, &log.CorruptionError{Group: c.g.id, Commit: n, Err: fmt.Errorf("missing in the store, which has %d next", have)}
+	}
+	v, err := c.it.ValueAndErr()
+	if err != nil {
+		return log.Commit{}, c.g.replica.corrupt(n, err)
+	}
+	commit, err := c.g.replica.decode(v, n)
+	if err != nil {
+		return log.Commit{}, err
+	}
+	c.at = n
+	return commit, nil
+}
+
+// Scan yields the records of one key as q says, in order and each once. A run's
+// payloads are valid until the next step. With q.Follow it waits for more at the
+// end of the log, and ends with ctx's error or, after Close, log.ErrClosed.
+//
+// It reads what this node has; for a linearizable read call Sync first.
+func (g *Group) Scan(ctx context.Context, q log.Query) iter.Seq2[log.Run, error] {
+	return func(yield func(log.Run, error) bool) {
+		if err := q.Validate(); err != nil {
+			yield(log.Run{}, err)
+			return
+		}
+		seq, err := g.locate(q.Key, q.From)
+		if err != nil {
+			yield(log.Run{}, err)
+			return
+		}
+		for {
+			changed := g.replica.watch()
+			next, more, err := g.scanKnown(ctx, q, seq, yield)
+			if err != nil {
+				yield(log.Run{}, err)
+				return
+			}
+			if !more || !q.Follow {
+				return
+			}
+			if seq = next; q.Until != 0 && seq > q.Until {
+				return
+			}
+			select {
+			case <-changed:
+			case <-g.engine.done:
+				yield(log.Run{}, log.ErrClosed)
+				return
+			case <-ctx.Done():
+				yield(log.Run{}, ctx.Err())
+				return
+			}
+		}
+	}
+}
+
+// scanKnown yields what is known of the key from seq on. It returns the next
+// seq, and whether the consumer wants more.
+func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield func(log.Run, error) bool) (uint64, bool, error) {
+	end := g.replica.nextSeq(q.Key)
+	if q.Until != 0 {
+		end = min(end, q.Until+1)
+	}
+	if seq >= end {
+		return seq, true, ctx.Err()
+	}
+	cur, err := g.openCursor()
+	if err != nil {
+		return seq, false, err
+	}
+	defer cur.close()
+	var postings []posting
+	for seq < end {
+		if postings, err = g.replica.postings(postings[:0], q.Key, seq); err != nil {
+			return seq, false, err
+		}
+		for _, p := range postings {
+			if p.firstSeq+uint64(p.count) <= seq {
+				continue
+			}
+			if p.firstSeq >= end {
+				return end, true, nil
+			}
+			if err := ctx.Err(); err != nil {
+				return seq, false, err
+			}
+			c, err := cur.commit(p.commit)
+			if err != nil {
+				return seq, false, err
+			}
+			run, err := c.RunAt(p.offset)
+			if err != nil {
+				return seq, false, err
+			}
+			if run.Key != q.Key || run.FirstSeq != p.firstSeq || run.Count != p.count {
+				return seq, false, &log.CorruptionError{Group: g.id, Commit: p.commit,
+					Err: fmt.Errorf("the index expects seq %d of key %s, the commit has seq %d of %s", p.firstSeq, q.Key.Short(), run.FirstSeq, run.Key.Short())}
+			}
+			from := seq
+			seq = run.LastSeq() + 1
+			if q.Filter.Ends(&run) {
+				return seq, false, nil
+			}
+			if kept, ok := q.Clip(run, from); ok && !yield(kept, nil) {
+				return seq, false, nil
+			}
+		}
+	}
+	return seq, true, nil
+}
+
+// locate turns a position into the seq a scan starts at.
+func (g *Group) locate(key identity.ID, from log.Position) (uint64, error) {
+	switch from.Kind() {
+	case log.AtEarliest:
+		return 1, nil
+	case log.AtLatest:
+		return g.replica.nextSeq(key), nil
+	case log.AtSeq:
+		return from.Seq(), nil
+	case log.AtCommit:
+		return g.seqAtCommit(key, from.Commit())
+	case log.AtTime:
+		n, err := g.commitAt(from.Time())
+		if err != nil {
+			return 0, err
+		}
+		return g.seqAtCommit(key, n)
+	case log.AtPointer:
+		p := from.Pointer()
+		if err := g.checkPointer(p); err != nil {
+			return 0, err
+		}
+		if p.Seq != 0 {
+			return p.Seq, nil
+		}
+		return g.seqAtCommit(key, p.Commit)
+	}
+	return 0, fmt.Errorf("%w: %v", log.ErrPosition, from)
+}
+
+// commitAt returns the first commit at or after t (Unix nanoseconds), or head+1.
+// Times never run backwards along the log, so it is a binary search.
+func (g *Group) commitAt(t int64) (uint64, error) {
+	if err := g.engine.checkOpen(); err != nil {
+		return 0, err
+	}
+	defer g.engine.release()
+	lo, hi := uint64(1), g.Head().Number+1
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		h, err := g.replica.header(mid)
+		if err != nil {
+			return 0, err
+		}
+		if h.Time >= t {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return lo, nil
+}
+
+// header decodes the header of a commit without copying its body.
+func (r *replica) header(n uint64) (log.Header, error) {
+	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n))
+	if err != nil {
+		return log.Header{}, r.corrupt(n, err)
+	}
+	h, err := log.DecodeHeader(v)
+	return h, errors.Join(err, closer.Close())
+}
+
+// seqAtCommit returns the first seq of the key in a commit >= n, or the key's
+// next seq. Seqs grow with commits, so it is a binary search over seqs, each
+// step of which reads one chunk of postings.
+func (g *Group) seqAtCommit(key identity.ID, n uint64) (uint64, error) {
+	if err := g.engine.checkOpen(); err != nil {
+		return 0, err
+	}
+	defer g.engine.release()
+	var chunk []posting
+	lo, hi := uint64(1), g.replica.nextSeq(key)
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		var err error
+		if chunk, err = g.replica.postings(chunk[:0], key, mid); err != nil {
+			return 0, err
+		}
+		first, last := chunk[0], chunk[len(chunk)-1]
+		switch {
+		case last.commit < n:
+			lo = last.firstSeq + uint64(last.count)
+		case first.commit >= n:
+			hi = first.firstSeq
+		default:
+			i, _ := slices.BinarySearchFunc(chunk, n, func(p posting, n uint64) int {
+				if p.commit < n {
+					return -1
+				}
+				return 1
+			})
+			return chunk[i].firstSeq, nil
+		}
+	}
+	return lo, nil
+}
+
+// postings appends the chunk of postings that holds seq of key, which must be
+// below its next seq.
+func (r *replica) postings(dst []posting, key identity.ID, seq uint64) ([]posting, error) {
+	r.mu.RLock()
+	l := r.mu.logs[key]
+	if l == nil || seq >= l.next {
+		r.mu.RUnlock()
+		return dst, fmt.Errorf("%w: seq %d of key %s", log.ErrNotFound, seq, key.Short())
+	}
+	if l.chunkLen > 0 && seq >= l.chunkFirst {
+		dst, err := decodePostings(dst, l.chunkFirst, l.postings)
+		r.mu.RUnlock()
+		return dst, err
+	}
+	number := l.number
+	r.mu.RUnlock()
+
+	bad := func(err error) error {
+		return &log.CorruptionError{Group: r.group, Err: fmt.Errorf("index of key %s at seq %d: %w", key.Short(), seq, err)}
+	}
+	it, err := r.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendIndexKey(nil, r.shard, number, 0),
+		UpperBound: appendIndexKey(nil, r.shard, number+1, 0),
+	})
+	if err != nil {
+		return dst, r.corrupt(0, err)
+	}
+	defer it.Close()
+	if !it.SeekLT(appendIndexKey(nil, r.shard, number, seq+1)) {
+		if err := it.Error(); err != nil {
+			return dst, r.corrupt(0, err)
+		}
+		return dst, bad(errors.New("no postings"))
+	}
+	chunk, err := it.ValueAndErr()
+	if err != nil {
+		return dst, r.corrupt(0, err)
+	}
+	dst, err = decodePostings(dst, binary.BigEndian.Uint64(it.Key()[spaceSize+4:]), chunk)
+	if err != nil {
+		return dst, bad(err)
+	}
+	if last := dst[len(dst)-1]; seq >= last.firstSeq+uint64(last.count) {
+		return dst, bad(fmt.Errorf("postings end with seq %d", last.firstSeq+uint64(last.count)-1))
+	}
+	return dst, nil
+}
+
+// head returns the published head.
+func (r *replica) head() log.Head {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.mu.head
+}
+
+// nextSeq returns the seq the key's next record will have.
+func (r *replica) nextSeq(key identity.ID) uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if l := r.mu.logs[key]; l != nil {
+		return l.next
+	}
+	return 1
+}
+
+// watch returns a channel that is closed at the next publish. Call it before
+// looking at what is published, and nothing is missed.
+func (r *replica) watch() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.changed == nil {
+		r.mu.changed = make(chan struct{})
+	}
+	return r.mu.changed
+}
+
+// KeyInfo describes one log of a group.
+type KeyInfo struct {
+	Key     identity.ID
+	Records uint64 // seqs 1..Records
+	Commit  uint64 // commit that holds the last record
+}
+
+// Keys returns the logs of the group that have records, in the order of their
+// keys, as this node has them.
+func (g *Group) Keys() []KeyInfo {
+	r := g.replica
+	r.mu.RLock()
+	keys := make([]KeyInfo, 0, len(r.mu.logs))
+	for _, l := range r.mu.logs {
+		if l.next > 1 {
+			keys = append(keys, KeyInfo{Key: l.key, Records: l.next - 1, Commit: l.commit})
+		}
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(keys, func(a, b KeyInfo) int { return a.Key.Compare(b.Key) })
+	return keys
+}

@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// Names in a store's directory besides the store file.
+const (
+	lockFileName = "LOCK"
+	storeDirName = "store" // pebble: commits, index, state rows of all groups
+	raftDirName  = "raft"  // the Raft log of all groups (package raftlog)
+	hostDirName  = "host"  // the Raft library's own files
+)
+
+// storeFormatVersion pins pebble's on-disk format: raising it is a decision of
+// ours, not a side effect of an upgrade.
+const storeFormatVersion = pebble.FormatValueSeparation
+
+// openStore opens pebble under dir/store.
+//
+// The store writes no log of its own, since the Raft log has every entry until
+// the store has flushed it. Commits are written in the order of their keys, so
+// tables flushed one after the other do not overlap and need no merging; values
+// are stored as they come, because payloads are the user's to compress and a
+// body's bytes are what is hashed.
+func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebble.DB, error) {
+	opts := &pebble.Options{
+		FS:                          o.FS,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		FormatMajorVersion:          storeFormatVersion,
+		MemTableSize:                uint64(sizes.memTable),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       8,
+		L0StopWritesThreshold:       1000,
+		LBaseMaxBytes:               512 << 20,
+		MaxOpenFiles:                1000,
+		BytesPerSync:                1 << 20,
+		Logger:                      storeLogger{o.Logger.With("component", "store")},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) {
+				o.Logger.Warn("store: background work failed and will be tried again", "err", err)
+				o.Events.BackgroundError(err)
+			},
+		},
+	}
+	opts.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
+	for i := range opts.Levels {
+		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		opts.Levels[i].BlockSize = 32 << 10
+		opts.Levels[i].IndexBlockSize = 256 << 10
+	}
+	for i := range opts.TargetFileSizes {
+		opts.TargetFileSizes[i] = 64 << 20
+	}
+	opts.FlushSplitBytes = 64 << 20
+	path := o.FS.PathJoin(dir, storeDirName)
+	db, err := pebble.Open(path, opts)
+	if err != nil {
+		if pebble.IsCorruptionError(err) {
+			e := &log.CorruptionError{File: path, Err: err}
+			if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+				e.File = info.Path
+			}
+			return nil, e
+		}
+		return nil, fmt.Errorf("mosaik: open store %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// sizes are the buffer sizes of a store, by what its file system has.
+type sizes struct {
+	memTable int64
+	raftFile int64
+	reserve  int64 // free bytes below which writes are refused
+}
+
+// sizesFor scales the buffers down on small file systems, so that what is kept
+// free for them does not eat the disk.
+func sizesFor(o *Options, dir string) sizes {
+	s := sizes{memTable: 64 << 20, raftFile: 64 << 20}
+	if usage, err := o.FS.GetDiskUsage(dir); err == nil && usage.TotalBytes > 0 {
+		share := max(int64(usage.TotalBytes/64), 1<<20)
+		s.memTable = min(s.memTable, share)
+		s.raftFile = min(s.raftFile, share)
+	}
+	if o.MemTableBytes != 0 {
+		s.memTable = max(o.MemTableBytes, 1<<20)
+	}
+	// What is in memory must still find room when it is flushed: up to four write
+	// buffers, and a merge of a few tables.
+	s.reserve = 5*s.memTable + s.raftFile
+	return s
+}
+
+// lockDir takes the directory's lock.
+func lockDir(fs vfs.FS, dir string) (unlock func() error, err error) {
+	c, err := fs.Lock(fs.PathJoin(dir, lockFileName))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s is in use by another process, or by this one: %w", ErrLocked, dir, err)
+	}
+	return c.Close, nil
+}
+
+// storeLogger is a slog.Logger as pebble wants it.
+type storeLogger struct{ l *slog.Logger }
+
+func (s storeLogger) Infof(format string, args ...any) { s.l.Debug(fmt.Sprintf(format, args...)) }
+func (s storeLogger) Errorf(format string, args ...any) {
+	s.l.Error(fmt.Sprintf(format, args...))
+}
+
+// Fatalf is called where pebble cannot go on, such as a manifest it failed to
+// write. It must not return.
+func (s storeLogger) Fatalf(format string, args ...any) {
+	s.l.Error(fmt.Sprintf(format, args...))
+	panic(fmt.Sprintf("mosaik: store: "+format, args...)) // invariant: pebble does not expect this call to return
+}
+
+// closeStore flushes what is in memory, so that the next open has nothing to
+// replay, and closes the store.
+func closeStore(db *pebble.DB, cache *pebble.Cache) error {
+	err := db.Flush()
+	err = errors.Join(err, db.Close())
+	cache.Unref()
+	return err
+}

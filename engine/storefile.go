@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// The store file says what the directory is. It is text, so that an operator
+// can read it, and ends in a digest of itself:
+//
+//	mosaik store
+//	format 1
+//	host <hostname>
+//	peer <hex>
+//	members <hex> ...
+//	spread <n>
+//	named <quoted name> ...
+//	sum <BLAKE3 hex of all lines above>
+const (
+	storeFileName = "MOSAIK"
+	storeFormat   = 1
+)
+
+type storeFile struct {
+	host    string // name of the machine; part of dragonboat's paths, see raft.go
+	peer    identity.PeerID
+	members []identity.PeerID
+	spread  int
+	named   []string
+}
+
+func (s *storeFile) encode() []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "mosaik store\nformat %d\nhost %s\npeer %s\nmembers", storeFormat, strconv.Quote(s.host), s.peer)
+	for _, m := range s.members {
+		fmt.Fprintf(&b, " %s", m)
+	}
+	fmt.Fprintf(&b, "\nspread %d\nnamed", s.spread)
+	for _, n := range s.named {
+		fmt.Fprintf(&b, " %s", strconv.Quote(n))
+	}
+	b.WriteByte('\n')
+	fmt.Fprintf(&b, "sum %s\n", log.Sum([]byte(b.String())))
+	return []byte(b.String())
+}
+
+func decodeStoreFile(text string) (*storeFile, error) {
+	rest, ok := strings.CutPrefix(text, "mosaik store\n")
+	if !ok {
+		return nil, errors.New("does not start with \"mosaik store\"")
+	}
+	field := func(name string) (string, error) {
+		line, tail, ok := strings.Cut(rest, "\n")
+		value, found := strings.CutPrefix(line, name)
+		if !ok || !found || (value != "" && value[0] != ' ') {
+			return "", fmt.Errorf("line %q where %q is expected", line, name)
+		}
+		rest = tail
+		return strings.TrimPrefix(value, " "), nil
+	}
+	// The format comes first and is judged before the sum: a later format may sum
+	// differently.
+	format, err := field("format")
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(format)
+	if err != nil || n < 1 {
+		return nil, fmt.Errorf("format %q is not a number from 1", format)
+	}
+	if n > storeFormat {
+		return nil, fmt.Errorf("%w: store format %d, this program knows %d: open it with a newer mosaik", log.ErrNewerFormat, n, storeFormat)
+	}
+	body, sum, ok := strings.Cut(text, "\nsum ")
+	if !ok || log.Sum([]byte(body+"\n")).String()+"\n" != sum {
+		return nil, errors.New("its lines do not match its sum")
+	}
+	var s storeFile
+	host, err := field("host")
+	if err != nil {
+		return nil, err
+	}
+	if s.host, err = strconv.Unquote(host); err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	peer, err := field("peer")
+	if err != nil {
+		return nil, err
+	}
+	if s.peer, err = identity.ParsePeerID(peer); err != nil {
+		return nil, err
+	}
+	members, err := field("members")
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range strings.Fields(members) {
+		id, err := identity.ParsePeerID(m)
+		if err != nil {
+			return nil, err
+		}
+		s.members = append(s.members, id)
+	}
+	spread, err := field("spread")
+	if err != nil {
+		return nil, err
+	}
+	if s.spread, err = strconv.Atoi(spread); err != nil {
+		return nil, fmt.Errorf("spread: %w", err)
+	}
+	named, err := field("named")
+	if err != nil {
+		return nil, err
+	}
+	for named != "" {
+		quoted, err := strconv.QuotedPrefix(named)
+		if err != nil {
+			return nil, fmt.Errorf("named: %w", err)
+		}
+		name, err := strconv.Unquote(quoted)
+		if err != nil {
+			return nil, fmt.Errorf("named: %w", err)
+		}
+		s.named = append(s.named, name)
+		named = strings.TrimPrefix(named[len(quoted):], " ")
+	}
+	return &s, nil
+}
+
+// readStoreFile returns the store file of dir, or ErrNoStore.
+func readStoreFile(fs vfs.FS, dir string) (*storeFile, error) {
+	path := fs.PathJoin(dir, storeFileName)
+	f, err := fs.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNoStore, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	s, err := decodeStoreFile(string(text))
+	if errors.Is(err, log.ErrNewerFormat) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err != nil {
+		return nil, &log.CorruptionError{File: path, Err: err}
+	}
+	return s, nil
+}
+
+// writeStoreFile replaces the store file: it is the old one or the new one at
+// any moment, also across a power cut.
+func writeStoreFile(fs vfs.FS, dir string, s *storeFile) error {
+	path := fs.PathJoin(dir, storeFileName)
+	f, err := fs.Create(path+".new", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(s.encode())
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := fs.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(fs, dir)
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// reconcile holds the options against the store file and fills in what they
+// leave open. It reports whether the file has to be written again, because
+// named groups were added.
+func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
+	mismatch := func(field string, have, want any) error {
+		return fmt.Errorf("%w: %s is %v, the store was made with %v", ErrMismatch, field, have, want)
+	}
+	if o.Peer.IsZero() {
+		o.Peer = s.peer
+	}
+	if o.Peer != s.peer {
+		return false, mismatch("Peer", o.Peer, s.peer)
+	}
+	if o.Members == nil {
+		o.Members = s.members
+	}
+	if !slices.Equal(o.Members, s.members) {
+		return false, mismatch("Members", o.Members, s.members)
+	}
+	if o.Spread == 0 {
+		o.Spread = s.spread
+	}
+	if o.Spread != s.spread {
+		return false, mismatch("Spread", o.Spread, s.spread)
+	}
+	for _, name := range o.Named {
+		if !slices.Contains(s.named, name) {
+			s.named = append(s.named, name)
+			grown = true
+		}
+	}
+	o.Named = s.named
+	return grown, nil
+}

@@ -1,0 +1,396 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lni/dragonboat/v4/client"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// The life of a write, in the order of the functions of this file and then of
+// apply.go:
+//
+//  1. Append joins the group's open batch (join). The caller gets a future.
+//  2. One of the group's Options.InFlight slots takes the batch as soon as it is
+//     free (runSlot, take): at once when the group is idle, so a lone write waits
+//     for nobody; when all slots are busy the batch grows, so load makes batches
+//     big by itself. There is no timer.
+//  3. The batch becomes one proposal, which is one Raft entry (encode, submit).
+//     Raft makes it durable on a majority: an fsync of the Raft log on each.
+//  4. Every replica applies the entry (apply.go): commit, index, head, in one
+//     batch of the store.
+//  5. The slot that proposed it learns the commit's number and digest and the
+//     seqs, and completes the futures (settle).
+//
+// Order. Appends of one node to one group are committed in the order in which
+// they joined: batches are numbered when they are taken, submitted under a lock
+// in that order, and a replica refuses a proposal whose predecessor it has not
+// applied (replica.admit). The same numbers make proposing again after an
+// unknown outcome safe: what was applied is recognised and not applied twice.
+type writer struct {
+	group    *Group
+	slots    int
+	timeout  time.Duration
+	submitMu sync.Mutex // held from take to Propose, so that proposals leave in order
+	session  *client.Session
+
+	mu struct {
+		sync.Mutex
+		open    *batch
+		free    *batch        // one spent batch, to reuse its memory
+		taken   *sync.Cond    // there is something to take, or closed is set
+		room    chan struct{} // closed when the open batch is taken; nil if nobody waits
+		closed  bool
+		epoch   uint64
+		nextSeq uint64
+	}
+	wg sync.WaitGroup
+
+	metrics struct {
+		appends, batches, retries, failed atomic.Uint64
+	}
+}
+
+// Limits of an open batch. A batch that would pass one of them makes its
+// appenders wait until it is taken; a single append may be as large as
+// log.MaxPayload allows.
+const (
+	maxBatchBytes   = 512 << 10
+	maxBatchRecords = 1 << 14
+)
+
+// batch is the records that will become one commit, grouped by key.
+type batch struct {
+	runs    []batchRun
+	index   map[identity.ID]int // key -> position in runs
+	waiters []waiter
+	records int
+	bytes   int // of the body
+
+	epoch, seq uint64
+	deadline   time.Time
+	cmd        []byte // encoded proposal, reused
+}
+
+type batchRun struct {
+	key     identity.ID
+	count   int
+	records []byte // encoded as log.AppendRecord does
+}
+
+// waiter is one append in a batch.
+type waiter struct {
+	future *log.Future
+	run    int // in batch.runs
+	first  int // position of its first record in the run
+}
+
+func newWriter(g *Group, slots int, timeout time.Duration, session *client.Session, epoch uint64) *writer {
+	w := &writer{group: g, slots: slots, timeout: timeout, session: session}
+	w.mu.taken = sync.NewCond(&w.mu.Mutex)
+	w.mu.open = newBatch()
+	w.mu.epoch = epoch
+	w.mu.nextSeq = 1
+	return w
+}
+
+func newBatch() *batch { return &batch{index: make(map[identity.ID]int)} }
+
+// start runs the slots.
+func (w *writer) start() {
+	w.wg.Add(w.slots)
+	for range w.slots {
+		go w.runSlot()
+	}
+}
+
+// Append writes payloads under key, all in one commit and in order, and returns
+// a pointer at the first when they are durable on a majority of the group's
+// members. Payloads are copied before it returns.
+//
+// When ctx ends first, the error wraps ErrNoQuorum and ctx's error, and the
+// records may or may not become part of the log; when it ends before the records
+// could join a batch, the error wraps ErrBusy and nothing was written.
+func (g *Group) Append(ctx context.Context, key identity.ID, payloads ...[]byte) (log.Pointer, error) {
+	f, err := g.writer.join(ctx, key, payloads)
+	if err != nil {
+		return log.Pointer{}, fmt.Errorf("append to group %s: %w", g.name, err)
+	}
+	p, err := f.Wait(ctx)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrNoQuorum) {
+		err = fmt.Errorf("%w: not acknowledged in time, it may still be committed: %w", ErrNoQuorum, err)
+	}
+	if err != nil {
+		return log.Pointer{}, fmt.Errorf("append to group %s: %w", g.name, err)
+	}
+	return p, nil
+}
+
+// AppendAsync is Append without the wait: the future completes when the records
+// are durable, or with an error. It blocks only while the open batch is full,
+// and no longer than ctx. Appends of one goroutine are committed in order.
+func (g *Group) AppendAsync(ctx context.Context, key identity.ID, payloads ...[]byte) *log.Future {
+	f, err := g.writer.join(ctx, key, payloads)
+	if err != nil {
+		f = log.NewFuture()
+		f.Complete(log.Pointer{}, fmt.Errorf("append to group %s: %w", g.name, err))
+	}
+	return f
+}
+
+// join adds the payloads to the open batch, waiting for the next one while it
+// is full.
+func (w *writer) join(ctx context.Context, key identity.ID, payloads [][]byte) (*log.Future, error) {
+	if err := log.CheckAppend(key, payloads); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	size := bound(payloads)
+	if full := w.group.engine.space.full(); full != nil {
+		return nil, full
+	}
+	f := log.NewFuture()
+	w.mu.Lock()
+	for {
+		if w.mu.closed {
+			w.mu.Unlock()
+			return nil, log.ErrClosed
+		}
+		b := w.mu.open
+		if b.records == 0 || (b.bytes+size <= maxBatchBytes && b.records+len(payloads) <= maxBatchRecords) {
+			b.add(f, key, payloads)
+			if len(b.waiters) == 1 {
+				w.mu.taken.Signal()
+			}
+			w.mu.Unlock()
+			w.metrics.appends.Add(1)
+			return f, nil
+		}
+		if w.mu.room == nil {
+			w.mu.room = make(chan struct{})
+		}
+		room := w.mu.room
+		w.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: the write path is full: %w", ErrBusy, ctx.Err())
+		}
+		w.mu.Lock()
+	}
+}
+
+// bound returns an upper bound of what the payloads add to a body.
+func bound(payloads [][]byte) int {
+	size := log.RunHeaderSize
+	for _, p := range payloads {
+		size += binary.MaxVarintLen32 + len(p)
+	}
+	return size
+}
+
+// add appends the payloads to the key's run.
+func (b *batch) add(f *log.Future, key identity.ID, payloads [][]byte) {
+	i, ok := b.index[key]
+	if !ok {
+		i = len(b.runs)
+		b.index[key] = i
+		if i < cap(b.runs) { // take over the records buffer of a batch past
+			b.runs = b.runs[:i+1]
+			b.runs[i].key, b.runs[i].count, b.runs[i].records = key, 0, b.runs[i].records[:0]
+		} else {
+			b.runs = append(b.runs, batchRun{key: key})
+		}
+		b.bytes += log.RunHeaderSize
+	}
+	run := &b.runs[i]
+	b.waiters = append(b.waiters, waiter{future: f, run: i, first: run.count})
+	before := len(run.records)
+	for _, p := range payloads {
+		run.records = log.AppendRecord(run.records, p)
+	}
+	run.count += len(payloads)
+	b.records += len(payloads)
+	b.bytes += len(run.records) - before
+}
+
+// runSlot carries one batch after the other through Raft.
+func (w *writer) runSlot() {
+	defer w.wg.Done()
+	for {
+		w.submitMu.Lock()
+		b := w.take()
+		if b == nil {
+			w.submitMu.Unlock()
+			return
+		}
+		b.encode(w.group.self)
+		p := w.group.host.propose(w.session, b.cmd, w.timeout)
+		w.submitMu.Unlock()
+		w.metrics.batches.Add(1)
+		r, err := w.settle(b, p)
+		if err != nil {
+			w.fail(b, err)
+		} else {
+			w.complete(b, r)
+		}
+		w.recycle(b)
+	}
+}
+
+// take waits for a batch with something in it, numbers it and opens the next.
+// It returns nil when the writer is closed and nothing is left.
+func (w *writer) take() *batch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.mu.open.records == 0 {
+		if w.mu.closed {
+			return nil
+		}
+		w.mu.taken.Wait()
+	}
+	b := w.mu.open
+	b.epoch, b.seq = w.mu.epoch, w.mu.nextSeq
+	w.mu.nextSeq++
+	b.deadline = time.Now().Add(w.timeout)
+	if w.mu.open = w.mu.free; w.mu.open == nil {
+		w.mu.open = newBatch()
+	}
+	w.mu.free = nil
+	if w.mu.room != nil {
+		close(w.mu.room)
+		w.mu.room = nil
+	}
+	return b
+}
+
+// encode writes the proposal into b.cmd.
+func (b *batch) encode(self uint64) {
+	p := proposal{time: time.Now().UnixNano(), proposer: self, epoch: b.epoch, seq: b.seq}
+	b.cmd = p.appendHeader(b.cmd[:0])
+	for i := range b.runs {
+		run := &b.runs[i]
+		b.cmd = log.AppendRun(b.cmd, run.key, 0, run.count, run.records)
+	}
+}
+
+// settle waits until the batch is applied, and proposes it again for as long as
+// its outcome is "not in the log" or unknown, up to the batch's deadline.
+func (w *writer) settle(b *batch, p pendingProposal) (receipt, error) {
+	for attempt := 0; ; attempt++ {
+		v, o, data := p.wait()
+		switch {
+		case v == verdictClosed:
+			return receipt{}, fmt.Errorf("%w: the node stopped, the records may still be committed", log.ErrClosed)
+		case v == verdictApplied && o == refusedEpoch && !w.stale(b):
+			return receipt{}, fmt.Errorf("%w: another writer with this node's name has opened the group", ErrMismatch)
+		case v == verdictApplied && o == refusedMalformed:
+			return receipt{}, errors.New("mosaik: the group refused the proposal as malformed")
+		case v == verdictApplied && !o.refused():
+			return w.receipt(b, uint64(o), data)
+		}
+		left := time.Until(b.deadline)
+		if left <= 0 || w.stale(b) || w.group.engine.closing() {
+			w.abandon(b)
+			return receipt{}, fmt.Errorf("%w: not committed within %v, it may still be", ErrNoQuorum, w.timeout)
+		}
+		// No leader, or a predecessor that got lost and is being proposed again.
+		w.metrics.retries.Add(1)
+		w.group.pause(w.group.host.tick)
+		p = w.group.host.propose(w.session, b.cmd, max(left, w.group.host.tick))
+	}
+}
+
+// receipt decodes the applier's receipt; a batch recognised as applied at an
+// earlier attempt has none, and gets it from its commit.
+func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) {
+	if len(data) > 0 {
+		return decodeReceipt(number, data, len(b.runs))
+	}
+	c, err := w.group.Commit(number)
+	if err != nil {
+		return receipt{}, err
+	}
+	return receiptOf(&c)
+}
+
+// abandon gives a batch up. Those after it can only be refused from now on, so
+// a new epoch begins; they are given up in their turn.
+func (w *writer) abandon(b *batch) {
+	w.mu.Lock()
+	if b.epoch == w.mu.epoch {
+		w.mu.epoch = max(w.mu.epoch+1, uint64(time.Now().UnixNano()))
+		w.mu.nextSeq = 1
+	}
+	w.mu.Unlock()
+}
+
+// stale reports whether the batch's epoch has been given up.
+func (w *writer) stale(b *batch) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return b.epoch != w.mu.epoch
+}
+
+// complete tells every append of the batch where its records are.
+func (w *writer) complete(b *batch, r receipt) {
+	for i := range b.waiters {
+		wt := &b.waiters[i]
+		wt.future.Complete(log.Pointer{
+			Group:  w.group.id,
+			Commit: r.number,
+			Digest: r.digest,
+			Key:    b.runs[wt.run].key,
+			Seq:    r.seqs[wt.run] + uint64(wt.first),
+		}, nil)
+	}
+}
+
+// fail tells every append of the batch what went wrong.
+func (w *writer) fail(b *batch, err error) {
+	w.metrics.failed.Add(uint64(len(b.waiters)))
+	for i := range b.waiters {
+		b.waiters[i].future.Complete(log.Pointer{}, err)
+	}
+}
+
+// recycle keeps the memory of a spent batch for the next one.
+func (w *writer) recycle(b *batch) {
+	clear(b.index)
+	clear(b.waiters)
+	kept := 0
+	for _, run := range b.runs[:cap(b.runs)] {
+		kept += cap(run.records)
+	}
+	if kept > 4*maxBatchBytes {
+		b.runs = nil
+	}
+	b.runs, b.waiters = b.runs[:0], b.waiters[:0]
+	b.records, b.bytes = 0, 0
+	w.mu.Lock()
+	w.mu.free = b
+	w.mu.Unlock()
+}
+
+// refuse makes every later append fail with ErrClosed. What has joined goes on;
+// the slots end when nothing is left.
+func (w *writer) refuse() {
+	w.mu.Lock()
+	w.mu.closed = true
+	if w.mu.room != nil {
+		close(w.mu.room)
+		w.mu.room = nil
+	}
+	w.mu.taken.Broadcast()
+	w.mu.Unlock()
+}

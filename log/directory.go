@@ -1,0 +1,143 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/mosaik-engine/mosaik/identity"
+)
+
+// directoryName is the name of the log of named logs. No other log has it.
+const directoryName = "mosaik.directory"
+
+// DirectoryKey returns the key of the directory: the log whose records say
+// which named logs there are, and how their values are encoded.
+func DirectoryKey() identity.ID { return identity.NewID(directoryName) }
+
+// KindStream is the kind of a log whose records are values on their own.
+const KindStream = "stream"
+
+// DirectoryEntry is one record of the directory, encoded as deterministic CBOR.
+// The first record for a key counts for ever; later ones, which two openers at
+// the same moment can leave, say nothing.
+type DirectoryEntry struct {
+	Name  string `cbor:"name"`  // valid for identity.ValidateName
+	Kind  string `cbor:"kind"`  // what is folded from the log, such as KindStream
+	Codec string `cbor:"codec"` // the Name of the codec of its values
+}
+
+// Key returns the key that the name stands for.
+func (e DirectoryEntry) Key() identity.ID { return identity.NewID(e.Name) }
+
+// Validate reports an entry that names no log. The error wraps identity.ErrName
+// for the name; the kind and the codec obey the rules of a name as well.
+func (e DirectoryEntry) Validate() error {
+	if err := identity.ValidateName(e.Name); err != nil {
+		return err
+	}
+	if e.Name == directoryName || e.Key() == DirectoryKey() {
+		return fmt.Errorf("%w: %q is the directory itself", identity.ErrName, e.Name)
+	}
+	if err := identity.ValidateName(e.Kind); err != nil {
+		return fmt.Errorf("kind of the log %q: %w", e.Name, err)
+	}
+	if err := identity.ValidateName(e.Codec); err != nil {
+		return fmt.Errorf("codec of the log %q: %w", e.Name, err)
+	}
+	return nil
+}
+
+// agrees reports, as ErrCodec, a definition that differs from the entry that
+// counts.
+func (e DirectoryEntry) agrees(definition DirectoryEntry) error {
+	switch {
+	case e.Kind != definition.Kind:
+		return fmt.Errorf("%w: the log %q is a %s, not a %s", ErrCodec, e.Name, e.Kind, definition.Kind)
+	case e.Codec != definition.Codec:
+		return fmt.Errorf("%w: the values of the log %q are written as %s, not as %s", ErrCodec, e.Name, e.Codec, definition.Codec)
+	}
+	return nil
+}
+
+// Directory returns the named logs in the order in which they were first
+// opened. It reads what the Scanner holds: a replica that is behind knows fewer.
+func Directory(ctx context.Context, s Scanner) ([]DirectoryEntry, error) {
+	var list []DirectoryEntry
+	seen := map[identity.ID]bool{}
+	for e, err := range scanDirectory(ctx, s) {
+		if err != nil {
+			return nil, err
+		}
+		if key := e.Key(); !seen[key] {
+			seen[key] = true
+			list = append(list, e)
+		}
+	}
+	return list, nil
+}
+
+// scanDirectory yields all records of the directory, also those that say
+// nothing any more.
+func scanDirectory(ctx context.Context, s Scanner) iter.Seq2[DirectoryEntry, error] {
+	return func(yield func(DirectoryEntry, error) bool) {
+		codec := CBOR[DirectoryEntry]()
+		for run, err := range s.Scan(ctx, Query{Key: DirectoryKey()}) {
+			if err != nil {
+				yield(DirectoryEntry{}, fmt.Errorf("read the directory: %w", err))
+				return
+			}
+			for seq, payload := range run.Records() {
+				e, err := codec.Decode(payload)
+				if err == nil {
+					err = e.Validate()
+				}
+				if err != nil {
+					yield(DirectoryEntry{}, fmt.Errorf("record %d of the directory: %w", seq, err))
+					return
+				}
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// lookUp returns the entry that counts for the key, or ErrNotFound.
+func lookUp(ctx context.Context, s Scanner, key identity.ID) (DirectoryEntry, error) {
+	for e, err := range scanDirectory(ctx, s) {
+		if err != nil {
+			return DirectoryEntry{}, err
+		}
+		if e.Key() == key {
+			return e, nil
+		}
+	}
+	return DirectoryEntry{}, fmt.Errorf("%w: key %s is not in the directory", ErrNotFound, key.Short())
+}
+
+// register makes sure that the directory says of the log what the definition
+// says. Two that register the same log at the same moment both append; both
+// then read which record came first, so they agree on who is right.
+func register(ctx context.Context, w Writer, definition DirectoryEntry) error {
+	if err := definition.Validate(); err != nil {
+		return err
+	}
+	e, err := lookUp(ctx, w, definition.Key())
+	if errors.Is(err, ErrNotFound) {
+		var payload []byte
+		if payload, err = CBOR[DirectoryEntry]().Append(nil, definition); err != nil {
+			return err
+		}
+		if _, err = w.Append(ctx, DirectoryKey(), payload); err != nil {
+			return fmt.Errorf("register the log %q: %w", definition.Name, err)
+		}
+		e, err = lookUp(ctx, w, definition.Key())
+	}
+	if err != nil {
+		return err
+	}
+	return e.agrees(definition)
+}
