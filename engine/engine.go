@@ -196,6 +196,9 @@ func (e *Engine) addGroup(name string) error {
 	g.replica = r
 	e.groups = append(e.groups, g)
 	e.byName[name] = g
+	if g.recoverTo, err = committedIndex(e.rlog, g.shard, g.self, r.state.applied); err != nil {
+		return raftLogError(err)
+	}
 	if err := checkRaftLog(e.rlog, g.shard, g.self, r.state.applied); err != nil {
 		return &log.CorruptionError{File: e.opts.FS.PathJoin(e.dir, storeDirName), Group: id, Commit: r.state.number, Err: err}
 	}
@@ -315,6 +318,7 @@ func (e *Engine) shutdown() error {
 		}
 	}
 	drained := e.drain()
+	e.handOver()
 	close(e.done)
 	if e.cancel != nil {
 		e.cancel()
@@ -331,7 +335,7 @@ func (e *Engine) shutdown() error {
 		err = errors.Join(err, g.replica.batch.Close())
 	}
 	if e.db != nil {
-		err = errors.Join(err, closeStore(e.db, e.cache))
+		err = errors.Join(err, closeStore(e.opts.FS, e.dir, e.db, e.cache))
 	} else if e.cache != nil {
 		e.cache.Unref()
 	}
@@ -363,6 +367,28 @@ func (e *Engine) runDrain(ended chan<- struct{}) {
 		}
 	}
 	close(ended)
+}
+
+// handOverTimeout bounds how long Close waits for others to take the lead.
+const handOverTimeout = 300 * time.Millisecond
+
+// handOver makes other members lead the groups this node leads.
+func (e *Engine) handOver() {
+	if e.host == nil {
+		return
+	}
+	deadline := time.Now().Add(handOverTimeout)
+	for _, g := range e.groups {
+		if !e.host.handOver(g.shard) {
+			continue
+		}
+		for time.Now().Before(deadline) {
+			if leader, _ := e.host.leader(g.shard); leader != 0 && leader != g.self {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
 }
 
 // closing reports whether Close has begun.
@@ -449,6 +475,16 @@ func (e *Engine) AppendAsync(ctx context.Context, key identity.ID, payloads ...[
 // Scan is Group.Scan on the key's group.
 func (e *Engine) Scan(ctx context.Context, q log.Query) iter.Seq2[log.Run, error] {
 	return e.GroupFor(q.Key).Scan(ctx, q)
+}
+
+// Recovered is Group.Recovered for every group of the node.
+func (e *Engine) Recovered(ctx context.Context) error {
+	for _, g := range e.groups {
+		if err := g.Recovered(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Ready returns when every group of the node is ready (Group.Ready).

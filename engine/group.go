@@ -17,14 +17,16 @@ import (
 // the group's members, with any number of keys in it. Its methods may be called
 // from any goroutine. It is a log.Writer and a replay.Source.
 type Group struct {
-	engine  *Engine
-	name    string
-	id      identity.ID
-	shard   uint64 // first 8 bytes of id: the Raft library's name for it
-	self    uint64 // this node's replica id
-	host    *raftHost
-	replica *replica
-	writer  *writer
+	engine *Engine
+	name   string
+	id     identity.ID
+	shard  uint64 // first 8 bytes of id: the Raft library's name for it
+	self   uint64 // this node's replica id
+
+	recoverTo uint64 // Raft index this node's own Raft log knew as committed at Open
+	host      *raftHost
+	replica   *replica
+	writer    *writer
 }
 
 var _ log.Writer = (*Group)(nil)
@@ -91,6 +93,25 @@ func (g *Group) Ready(ctx context.Context) error {
 		_, err := g.Sync(ctx)
 		if err == nil || ctx.Err() != nil || g.engine.checkClosed() != nil {
 			return err
+		}
+	}
+}
+
+// Recovered returns when this node has applied everything that its own Raft log
+// knew as committed when it was opened. It needs no quorum: a member opened
+// alone, after a crash, then shows all it can show by itself.
+func (g *Group) Recovered(ctx context.Context) error {
+	for {
+		changed := g.replica.watch()
+		if g.Status().Applied >= g.recoverTo {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-g.engine.done:
+			return log.ErrClosed
+		case <-ctx.Done():
+			return fmt.Errorf("recover group %s: %w", g.name, ctx.Err())
 		}
 	}
 }

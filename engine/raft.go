@@ -38,8 +38,10 @@ const (
 	memberElection  = 50 // ticks
 	// stepWorkers persist Raft entries. Each worker's round is one write and one
 	// shared fdatasync for all its groups; more workers than disks only compete.
-	stepWorkers  = 2
-	applyWorkers = 4
+	stepWorkers = 2
+	// compactTimeout bounds one flush of the store, however slow the disk.
+	compactTimeout = time.Minute
+	applyWorkers   = 4
 )
 
 // raftHost is a node's running Raft library.
@@ -64,15 +66,12 @@ func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard 
 		}
 		h.members[uint64(i+1)] = address
 	}
-	transport := o.Transport
 	if len(o.Members) == 1 {
 		h.tick = aloneTick
-		if transport == nil {
-			transport = inproc.New(inproc.Options{}).Transport(h.members[h.self])
-		}
 	}
+	transport := o.Transport
 	if transport == nil && o.Addresses == nil {
-		return nil, errors.Join(errors.New("mosaik: options: several Members need a Transport or Addresses"), rlog.Close())
+		transport = inproc.New(inproc.Options{}).Transport(h.members[h.self]) // a network of one
 	}
 	quietRaftLogger()
 	cfg := config.NodeHostConfig{
@@ -202,14 +201,22 @@ func (p pendingProposal) wait() (verdict, outcome, []byte) {
 	}
 }
 
+// attempt is how long one proposal or read waits for its outcome before it is
+// made again: a request on its way to a leader that goes down is lost without a
+// word. It is longer than an election and than a busy group takes to answer.
+func (h *raftHost) attempt() time.Duration {
+	return 2 * memberElection * memberTick
+}
+
 // readIndex returns when this replica has applied everything that was committed
 // in the group when it was called.
 func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
 	for {
-		wait := timeout
-		if deadline, ok := ctx.Deadline(); ok {
-			wait = min(wait, time.Until(deadline))
-		}
+		wait := min(h.attempt()/2, time.Until(deadline))
 		// The library counts in ticks and refuses less than one.
 		rs, err := h.nh.ReadIndex(shard, max(wait, h.tick))
 		if errors.Is(err, dragonboat.ErrClosed) || errors.Is(err, dragonboat.ErrShardClosed) {
@@ -225,23 +232,35 @@ func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Dur
 				if r.Terminated() {
 					return log.ErrClosed
 				}
-				if r.Timeout() {
-					return fmt.Errorf("%w: read index not confirmed within %v", ErrNoQuorum, wait)
-				}
 			case <-ctx.Done():
-				return fmt.Errorf("%w: read: %w", ErrNoQuorum, ctx.Err())
+				return fmt.Errorf("%w: read not confirmed: %w", ErrNoQuorum, ctx.Err())
 			}
 		}
-		// Dropped or not ready: no leader at the moment.
+		// No leader at the moment, or it went away with the request.
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: read not confirmed within %v", ErrNoQuorum, timeout)
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: read: %w", ErrNoQuorum, ctx.Err())
+			return fmt.Errorf("%w: read not confirmed: %w", ErrNoQuorum, ctx.Err())
 		case <-time.After(h.tick):
-			if timeout -= h.tick; timeout <= 0 {
-				return fmt.Errorf("%w: the group has no leader", ErrNoQuorum)
-			}
 		}
 	}
+}
+
+// handOver makes another member lead the group, if this one does: to the others
+// a leader that leaves like this costs a round trip instead of an election. It
+// does not wait for the outcome.
+func (h *raftHost) handOver(shard uint64) (asked bool) {
+	if leader, _ := h.leader(shard); leader != h.self || len(h.members) == 1 {
+		return false
+	}
+	for i := range uint64(len(h.members)) {
+		if target := (h.self+i)%uint64(len(h.members)) + 1; target != h.self {
+			return h.nh.RequestLeaderTransfer(shard, target) == nil
+		}
+	}
+	return false
 }
 
 // leader returns the replica id of the group's leader, or 0, and the term.
@@ -257,6 +276,8 @@ func (h *raftHost) leader(shard uint64) (replica, term uint64) {
 // the Raft log forget what is below keep. Nothing is copied: the snapshot of a
 // machine that keeps its state on disk is a note of its index.
 func (h *raftHost) compact(ctx context.Context, shard, keep uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, compactTimeout) // the library insists on a deadline
+	defer cancel()
 	_, err := h.nh.SyncRequestSnapshot(ctx, shard, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionIndex: keep})
 	if errors.Is(err, dragonboat.ErrRejected) || errors.Is(err, dragonboat.ErrCanceled) {
 		return nil // nothing new since the last one
@@ -335,6 +356,29 @@ func checkRaftLog(rlog raftio.ILogDB, shard, self uint64, applied uint64) error 
 		return nil
 	}
 	return fmt.Errorf("the store reflects Raft index %d, but had durably reached %d when the Raft log was trimmed", applied, ss.OnDiskIndex)
+}
+
+// committedIndex returns the index of the last entry for the state machine that
+// the Raft log knows to be committed, or applied if there is none above it.
+func committedIndex(rlog raftio.ILogDB, shard, self, applied uint64) (uint64, error) {
+	state, err := rlog.ReadRaftState(shard, self, 0)
+	if errors.Is(err, raftio.ErrNoSavedLog) {
+		return applied, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	first := max(applied+1, state.FirstIndex)
+	for i := state.State.Commit; i >= first && i > 0; i-- {
+		entries, _, err := rlog.IterateEntries(nil, 0, shard, self, i, i+1, 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(entries) == 1 && (entries[0].Type == raftpb.ApplicationEntry || entries[0].Type == raftpb.EncodedEntry) && len(entries[0].Cmd) > 0 {
+			return i, nil
+		}
+	}
+	return applied, nil
 }
 
 // raftPackages are the names under which the library logs.

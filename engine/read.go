@@ -254,10 +254,10 @@ func (g *Group) Scan(ctx context.Context, q log.Query) iter.Seq2[log.Run, error]
 func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield func(log.Run, error) bool) (uint64, bool, error) {
 	end := g.replica.nextSeq(q.Key)
 	if q.Until != 0 {
-		end = min(end, q.Until+1)
+		end = min(end, max(q.Until, q.Until+1)) // an Until of 2^64-1 is no bound
 	}
 	if seq >= end {
-		return seq, true, ctx.Err()
+		return seq, true, errors.Join(g.engine.checkClosed(), ctx.Err())
 	}
 	cur, err := g.openCursor()
 	if err != nil {
@@ -478,11 +478,28 @@ func (r *replica) watch() <-chan struct{} {
 	return r.mu.changed
 }
 
+// info describes the log. REQUIRES: replica.mu.
+func (k *keyLog) info() KeyInfo {
+	return KeyInfo{Key: k.key, Records: k.next - 1, Commit: k.commit}
+}
+
 // KeyInfo describes one log of a group.
 type KeyInfo struct {
 	Key     identity.ID
 	Records uint64 // seqs 1..Records
 	Commit  uint64 // commit that holds the last record
+}
+
+// Key returns what Keys tells of one log, and whether it has records.
+func (g *Group) Key(key identity.ID) (KeyInfo, bool) {
+	r := g.replica
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	l := r.mu.logs[key]
+	if l == nil || l.next == 1 {
+		return KeyInfo{}, false
+	}
+	return l.info(), true
 }
 
 // Keys returns the logs of the group that have records, in the order of their
@@ -493,7 +510,7 @@ func (g *Group) Keys() []KeyInfo {
 	keys := make([]KeyInfo, 0, len(r.mu.logs))
 	for _, l := range r.mu.logs {
 		if l.next > 1 {
-			keys = append(keys, KeyInfo{Key: l.key, Records: l.next - 1, Commit: l.commit})
+			keys = append(keys, l.info())
 		}
 	}
 	r.mu.RUnlock()

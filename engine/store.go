@@ -50,6 +50,12 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebbl
 				o.Logger.Warn("store: background work failed and will be tried again", "err", err)
 				o.Events.BackgroundError(err)
 			},
+			// Without this pebble stops the process. The read that found the damage
+			// returns it; the rest of the store can still be read.
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				o.Logger.Error("store: damaged block", "file", info.Path, "err", info.Details)
+				o.Events.BackgroundError(&log.CorruptionError{File: info.Path, Err: info.Details})
+			},
 		},
 	}
 	opts.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
@@ -63,6 +69,9 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebbl
 	}
 	opts.FlushSplitBytes = 64 << 20
 	path := o.FS.PathJoin(dir, storeDirName)
+	if err := checkManifest(o.FS, dir); err != nil {
+		return nil, err
+	}
 	db, err := pebble.Open(path, opts)
 	if err != nil {
 		if pebble.IsCorruptionError(err) {
@@ -93,6 +102,8 @@ func sizesFor(o *Options, dir string) sizes {
 		s.memTable = min(s.memTable, share)
 		s.raftFile = min(s.raftFile, share)
 	}
+	// A file of the Raft log is given back when all of it has been trimmed.
+	s.raftFile = max(min(s.raftFile, o.RaftLogBytes/2), 256<<10)
 	if o.MemTableBytes != 0 {
 		s.memTable = max(o.MemTableBytes, 1<<20)
 	}
@@ -127,10 +138,13 @@ func (s storeLogger) Fatalf(format string, args ...any) {
 }
 
 // closeStore flushes what is in memory, so that the next open has nothing to
-// replay, and closes the store.
-func closeStore(db *pebble.DB, cache *pebble.Cache) error {
+// replay, closes the store, and seals its manifest.
+func closeStore(fs vfs.FS, dir string, db *pebble.DB, cache *pebble.Cache) error {
 	err := db.Flush()
 	err = errors.Join(err, db.Close())
 	cache.Unref()
+	if err == nil {
+		err = sealManifest(fs, dir)
+	}
 	return err
 }

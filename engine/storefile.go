@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -140,15 +139,11 @@ func decodeStoreFile(text string) (*storeFile, error) {
 // readStoreFile returns the store file of dir, or ErrNoStore.
 func readStoreFile(fs vfs.FS, dir string) (*storeFile, error) {
 	path := fs.PathJoin(dir, storeFileName)
-	f, err := fs.Open(path)
+	text, err := readFile(fs, path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrNoStore, dir)
 	}
 	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
-	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	s, err := decodeStoreFile(string(text))
@@ -161,25 +156,9 @@ func readStoreFile(fs vfs.FS, dir string) (*storeFile, error) {
 	return s, nil
 }
 
-// writeStoreFile replaces the store file: it is the old one or the new one at
-// any moment, also across a power cut.
+// writeStoreFile replaces the store file.
 func writeStoreFile(fs vfs.FS, dir string, s *storeFile) error {
-	path := fs.PathJoin(dir, storeFileName)
-	f, err := fs.Create(path+".new", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(s.encode())
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := fs.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(fs, dir)
+	return writeFile(fs, dir, storeFileName, s.encode())
 }
 
 func syncDir(fs vfs.FS, dir string) error {

@@ -235,7 +235,7 @@ func (w *writer) runSlot() {
 			return
 		}
 		b.encode(w.group.self)
-		p := w.group.host.propose(w.session, b.cmd, w.timeout)
+		p := w.group.host.propose(w.session, b.cmd, min(w.timeout, w.group.host.attempt()))
 		w.submitMu.Unlock()
 		w.metrics.batches.Add(1)
 		r, err := w.settle(b, p)
@@ -307,7 +307,7 @@ func (w *writer) settle(b *batch, p pendingProposal) (receipt, error) {
 		// No leader, or a predecessor that got lost and is being proposed again.
 		w.metrics.retries.Add(1)
 		w.group.pause(w.group.host.tick)
-		p = w.group.host.propose(w.session, b.cmd, max(left, w.group.host.tick))
+		p = w.group.host.propose(w.session, b.cmd, max(min(left, w.group.host.attempt()), w.group.host.tick))
 	}
 }
 

@@ -111,7 +111,7 @@ func (c *Commit) Runs() iter.Seq2[Run, error] {
 // RunAt decodes the run at the given offset of the body, as an index names it.
 func (c *Commit) RunAt(offset int) (Run, error) {
 	if offset < 0 || offset >= len(c.Body) {
-		return Run{}, &CorruptionError{Group: c.Header.Group, Commit: c.Header.Number, Offset: int64(offset), Err: errRunTruncated}
+		return Run{}, &CorruptionError{Group: c.Header.Group, Commit: c.Header.Number, Offset: int64(HeaderSize + offset), Err: errRunTruncated}
 	}
 	run, _, err := NextRun(c.Body, offset)
 	if err != nil {
@@ -126,6 +126,11 @@ func (c *Commit) of(run Run) Run {
 	run.Time = c.Header.Time
 	run.Digest = c.Digest
 	return run
+}
+
+// AppendTo appends the run's encoded form to dst, as it stands in a body.
+func (r *Run) AppendTo(dst []byte) []byte {
+	return AppendRun(dst, r.Key, r.FirstSeq, r.Count, r.records)
 }
 
 // LastSeq returns the seq of the run's last record.

@@ -67,7 +67,8 @@ func CBOR[T any]() Codec[T] {
 		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 	}.DecMode()
 	if err := errors.Join(encErr, decErr); err != nil {
-		panic(fmt.Sprintf("log: the CBOR options, which are constant, are refused: %v", err))
+		// invariant: the options are constant, and accepted.
+		panic(fmt.Sprintf("log: CBOR options: %v", err))
 	}
 	return cborCodec[T]{enc, dec}
 }
@@ -209,6 +210,7 @@ func (c jsonCodec[T]) Decode(b []byte) (T, error) {
 func Proto[T proto.Message]() Codec[T] {
 	var zero T
 	if any(zero) == nil {
+		// invariant: T is a message type. Which type it is, is settled at compile time.
 		panic("log: Proto needs a message type, not an interface")
 	}
 	return protoCodec[T]{name: "proto:" + string(zero.ProtoReflect().Descriptor().FullName())}

@@ -143,8 +143,8 @@ func (c *Commit) Verify() error {
 		if err := run.Check(); err != nil {
 			return bad(HeaderSize+int64(run.offset), err)
 		}
-		if run.FirstSeq == 0 {
-			return bad(HeaderSize+int64(run.offset), fmt.Errorf("run of key %s has seq 0", run.Key.Short()))
+		if run.FirstSeq == 0 || run.LastSeq() < run.FirstSeq {
+			return bad(HeaderSize+int64(run.offset), fmt.Errorf("run of key %s has %d records from seq %d", run.Key.Short(), run.Count, run.FirstSeq))
 		}
 		records += uint64(run.Count)
 	}

@@ -26,14 +26,14 @@ func (d Digest) MarshalText() ([]byte, error) {
 	return hex.AppendEncode(nil, d[:]), nil
 }
 
-// UnmarshalText accepts exactly 64 hex digits of either case.
+// UnmarshalText accepts what String prints: exactly 64 lower-case hex digits.
 func (d *Digest) UnmarshalText(text []byte) error {
 	if len(text) != 2*len(d) {
-		return fmt.Errorf("mosaik: digest: want 64 hex digits, have %d characters", len(text))
+		return fmt.Errorf("mosaik: digest: want 64 lower-case hex digits, have %d characters", len(text))
 	}
 	var out Digest
-	if _, err := hex.Decode(out[:], text); err != nil {
-		return fmt.Errorf("mosaik: digest: %w", err)
+	if _, err := hex.Decode(out[:], text); err != nil || out.String() != string(text) {
+		return fmt.Errorf("mosaik: digest: %q is not 64 lower-case hex digits", text)
 	}
 	*d = out
 	return nil

@@ -105,8 +105,9 @@ func scanDirectory(ctx context.Context, s Scanner) iter.Seq2[DirectoryEntry, err
 	}
 }
 
-// lookUp returns the entry that counts for the key, or ErrNotFound.
-func lookUp(ctx context.Context, s Scanner, key identity.ID) (DirectoryEntry, error) {
+// LookUp returns the directory's entry of one log, or ErrNotFound. It costs what
+// Directory does up to that entry.
+func LookUp(ctx context.Context, s Scanner, key identity.ID) (DirectoryEntry, error) {
 	for e, err := range scanDirectory(ctx, s) {
 		if err != nil {
 			return DirectoryEntry{}, err
@@ -125,7 +126,7 @@ func register(ctx context.Context, w Writer, definition DirectoryEntry) error {
 	if err := definition.Validate(); err != nil {
 		return err
 	}
-	e, err := lookUp(ctx, w, definition.Key())
+	e, err := LookUp(ctx, w, definition.Key())
 	if errors.Is(err, ErrNotFound) {
 		var payload []byte
 		if payload, err = CBOR[DirectoryEntry]().Append(nil, definition); err != nil {
@@ -134,7 +135,7 @@ func register(ctx context.Context, w Writer, definition DirectoryEntry) error {
 		if _, err = w.Append(ctx, DirectoryKey(), payload); err != nil {
 			return fmt.Errorf("register the log %q: %w", definition.Name, err)
 		}
-		e, err = lookUp(ctx, w, definition.Key())
+		e, err = LookUp(ctx, w, definition.Key())
 	}
 	if err != nil {
 		return err

@@ -180,6 +180,7 @@ func (m *Memory) Commits(ctx context.Context, from, to uint64) iter.Seq2[Commit,
 // Scan implements Scanner.
 func (m *Memory) Scan(ctx context.Context, q Query) iter.Seq2[Run, error] {
 	return func(yield func(Run, error) bool) {
+		q := q // start narrows it, and every range starts anew
 		next, err := m.start(&q)
 		for err == nil {
 			if err = ctx.Err(); err != nil {

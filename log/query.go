@@ -42,7 +42,7 @@ func (q *Query) Validate() error {
 // when nothing is left, and for runs that the position does not admit or the
 // filter skips. The result shares r's bytes.
 func (q *Query) Clip(r Run, from uint64) (Run, bool) {
-	if r.LastSeq() < from || q.Until != 0 && r.FirstSeq > q.Until || !q.From.Admits(&r) {
+	if r.LastSeq() < from || q.Until != 0 && max(r.FirstSeq, from) > q.Until || !q.From.Admits(&r) {
 		return Run{}, false
 	}
 	if r.FirstSeq < from {

@@ -157,7 +157,7 @@ func (r *StreamReader[T]) agree(ctx context.Context) error {
 	if r.agreed.Load() {
 		return nil
 	}
-	e, err := lookUp(ctx, r.s, r.key)
+	e, err := LookUp(ctx, r.s, r.key)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -199,10 +199,10 @@ func (s *Stream[T]) AppendBatch(ctx context.Context, vs ...T) (Pointer, error) {
 	return p, nil
 }
 
-// AppendAsync is Append that does not wait: v is encoded at once and not kept,
-// the outcome comes through the Future.
-func (s *Stream[T]) AppendAsync(ctx context.Context, v T) *Future {
-	payloads, err := s.encode([]T{v})
+// AppendAsync is AppendBatch that does not wait: the values are encoded at once
+// and not kept, the outcome comes through the Future.
+func (s *Stream[T]) AppendAsync(ctx context.Context, vs ...T) *Future {
+	payloads, err := s.encode(vs)
 	if err != nil {
 		f := NewFuture()
 		f.Complete(Pointer{}, err)

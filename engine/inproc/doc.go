@@ -37,7 +37,8 @@
 //
 // Time is the time package's, and whatever waits here waits on channels. A network
 // with its hosts can therefore run in a testing/synctest bubble, where delays and
-// elections take no real time.
+// elections take no real time. (Not with whole Raft hosts under the race detector:
+// golang.org/issue/78156.)
 //
 // # Goroutines
 //

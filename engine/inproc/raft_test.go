@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
@@ -34,7 +33,7 @@ func TestRaftOverNetwork(t *testing.T) {
 	}
 	for seed := range int64(3) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { runRaft(t, seed) })
+			inBubble(t, func(t *testing.T) { runRaft(t, seed) })
 		})
 	}
 }

@@ -172,18 +172,26 @@ func (l *Log) Close() error {
 	return errors.Join(l.finish(), l.closeFiles())
 }
 
-// finish writes what ends a log in order. Without space for it the log is left as a crash would leave it, which loses
-// nothing that was acknowledged.
+// finish writes what ends a log in order. Without a file or space for it the log is left as a crash would leave it,
+// which loses nothing that was acknowledged.
 func (l *Log) finish() error {
-	if l.tail.file == nil || l.failure() != nil {
+	if l.failure() != nil {
 		return nil
 	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
 	var e encoder
 	for _, r := range l.replicas.all() {
-		if r.unsaved {
-			e.update(change{
-				flags: flagState, shardID: r.id.ShardID, replicaID: r.id.ReplicaID, state: r.state,
-			}, nil, nil)
+		if c := r.deferred(); c.flags != 0 {
+			e.update(c, nil, nil)
+		}
+	}
+	if l.tail.file == nil {
+		if len(e.recs) == 0 {
+			return nil
+		}
+		if err := l.rotate(); err != nil {
+			return ignoreClosed(err)
 		}
 	}
 	if len(e.recs) > 0 {

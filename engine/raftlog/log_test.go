@@ -61,6 +61,12 @@ func TestAgainstModel(t *testing.T) {
 				op.effect(m)
 				compareAll := i%100 == 99
 				if rng.IntN(300) == 0 {
+					// Something durable must have been written for Close to have a file to put deferred changes in.
+					vote := saveOp("vote", 1, pb.Update{State: pb.State{Term: models[1].state.Term + 1, Commit: models[1].state.Commit}})
+					if err := vote.log(l); err != nil {
+						t.Fatal(err)
+					}
+					vote.effect(models[1])
 					mustClose(t, l)
 					l = mustOpen(t, fs, o)
 					compareAll = true

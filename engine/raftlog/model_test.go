@@ -123,14 +123,17 @@ func nextOp(rng *rand.Rand, shard uint64, m *model, z sizes) op {
 		return saveOp("append", shard, pb.Update{State: st, EntriesToSave: ents})
 	case k < 58 && last > max(st.Commit, m.snapshot.Index) && len(m.ents) > 0:
 		low := max(st.Commit+1, m.first, m.snapshot.Index+1)
-		st.Term++
+		st.Term, st.Vote = st.Term+1, 0
 		ents := randomEntries(rng, low+rng.Uint64N(last-low+1), st.Term, 1+rng.IntN(3), z)
 		return saveOp("overwrite", shard, pb.Update{State: st, EntriesToSave: ents})
 	case k < 70 && last > 0:
 		st.Commit = max(st.Commit, last-rng.Uint64N(min(last, 3)+1))
 		return saveOp("commit", shard, pb.Update{State: st})
 	case k < 75:
-		st.Term, st.Vote = st.Term+1, 1+rng.Uint64N(3)
+		if st.Vote != 0 {
+			st.Term++
+		}
+		st.Vote = rng.Uint64N(4)
 		return saveOp("vote", shard, pb.Update{State: st})
 	case k < 86 && len(m.ents) > 0:
 		index := m.first + rng.Uint64N(uint64(len(m.ents)))

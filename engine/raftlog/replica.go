@@ -211,3 +211,19 @@ func (r *replica) checkpoint() replicaState {
 	}
 	return s
 }
+
+// deferred returns the change that writes what was kept in memory so far; its flags are zero if there is nothing.
+func (r *replica) deferred() change {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	c := change{shardID: r.id.ShardID, replicaID: r.id.ReplicaID}
+	if r.unsaved {
+		c.flags |= flagState
+		c.state = r.state
+	}
+	if r.trim > r.first {
+		c.flags |= flagFirst
+		c.first = r.trim
+	}
+	return c
+}

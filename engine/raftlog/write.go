@@ -348,16 +348,11 @@ func (l *Log) flushTrims() error {
 	var e encoder
 	room := l.opts.FileBytes - l.tail.off.Load()
 	for _, r := range l.replicas.all() {
-		s := r.checkpoint()
-		r.mu.RLock()
-		pending := r.trim > r.first
-		r.mu.RUnlock()
-		if !pending {
+		c := r.deferred()
+		if c.flags&flagFirst == 0 {
 			continue
 		}
-		e.update(change{
-			flags: flagFirst, shardID: s.shardID, replicaID: s.replicaID, first: s.first,
-		}, nil, nil)
+		e.update(c, nil, nil)
 		if int64(len(e.buf)) > room {
 			e.recs = e.recs[:len(e.recs)-1]
 			break

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+)
+
+// CheckReport says what Check has read.
+type CheckReport struct {
+	Groups   int
+	Commits  uint64
+	Records  uint64
+	Keys     int
+	Postings uint64
+	Bytes    uint64 // of commits
+	RaftLog  int64  // bytes of Raft log entries
+}
+
+// Check reads everything the node has on disk and holds it against itself:
+// every block's checksum, every commit against its digests (log.Commit.Verify),
+// every run against the index and the index against the runs, the state rows
+// against the logs' ends, and every record of the Raft log. It reads one view of
+// each group, so the node may go on working meanwhile. progress, if not nil, is
+// called now and then with the commits done and to do.
+//
+// What is wrong comes back as a *log.CorruptionError that names the place. That
+// each commit follows from the one before is replay.Audit's to check.
+func (e *Engine) Check(ctx context.Context, progress func(done, total uint64)) (CheckReport, error) {
+	var report CheckReport
+	if err := e.checkOpen(); err != nil {
+		return report, err
+	}
+	defer e.release()
+	if progress == nil {
+		progress = func(uint64, uint64) {}
+	}
+	var total uint64
+	for _, g := range e.groups {
+		total += g.Head().Number
+	}
+	for _, g := range e.groups {
+		c := groupCheck{g: g, report: &report, total: total, progress: progress}
+		if err := c.run(ctx); err != nil {
+			return report, err
+		}
+		report.Groups++
+	}
+	if err := e.rlog.Check(ctx); err != nil {
+		return report, raftLogError(err)
+	}
+	report.RaftLog = e.rlog.Metrics().LiveBytes
+	return report, nil
+}
+
+// groupCheck is Check for one group.
+type groupCheck struct {
+	g        *Group
+	report   *CheckReport
+	total    uint64
+	progress func(done, total uint64)
+
+	head log.Head
+	next map[identity.ID]uint64 // next seq per key, as the commits have it
+}
+
+func (c *groupCheck) run(ctx context.Context) error {
+	c.head = c.g.Head()
+	c.next = make(map[identity.ID]uint64)
+	if err := c.commits(ctx); err != nil {
+		return err
+	}
+	c.report.Keys += len(c.next)
+	for key, next := range c.next {
+		if err := c.index(ctx, key, next); err != nil {
+			return err
+		}
+	}
+	return c.rows()
+}
+
+func (c *groupCheck) bad(commit uint64, format string, args ...any) error {
+	return &log.CorruptionError{Group: c.g.id, Commit: commit, Err: fmt.Errorf(format, args...)}
+}
+
+// commits verifies every commit and learns the keys' seqs from them.
+func (c *groupCheck) commits(ctx context.Context) error {
+	var last log.Digest
+	for commit, err := range c.g.Commits(ctx, 1, c.head.Number) {
+		if err != nil {
+			return err
+		}
+		if err := commit.Verify(); err != nil {
+			return err
+		}
+		for run, err := range commit.Runs() {
+			if err != nil {
+				return err
+			}
+			if want := max(c.next[run.Key], 1); run.FirstSeq != want {
+				return c.bad(run.Commit, "key %s continues with seq %d, expected %d", run.Key.Short(), run.FirstSeq, want)
+			}
+			c.next[run.Key] = run.LastSeq() + 1
+		}
+		last = commit.Digest
+		c.report.Commits++
+		c.report.Records += uint64(commit.Header.Records)
+		c.report.Bytes += uint64(log.HeaderSize + len(commit.Body))
+		if c.report.Commits%4096 == 0 {
+			c.progress(c.report.Commits, c.total)
+		}
+	}
+	if c.head.Number > 0 && last != c.head.Digest {
+		return c.bad(c.head.Number, "its digest is %s, the state row says %s", last, c.head.Digest)
+	}
+	c.progress(c.report.Commits, c.total)
+	return nil
+}
+
+// index walks the postings of a key and follows each to its run.
+func (c *groupCheck) index(ctx context.Context, key identity.ID, next uint64) error {
+	cur, err := c.g.openCursor()
+	if err != nil {
+		return err
+	}
+	defer cur.close()
+	var chunk []posting
+	for seq := uint64(1); seq < next; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if chunk, err = c.g.replica.postings(chunk[:0], key, seq); err != nil {
+			return err
+		}
+		for _, p := range chunk {
+			if p.firstSeq >= next {
+				return nil // appended since
+			}
+			if p.firstSeq != seq {
+				return c.bad(p.commit, "index of key %s has seq %d where %d is expected", key.Short(), p.firstSeq, seq)
+			}
+			commit, err := cur.commit(p.commit)
+			if err != nil {
+				return err
+			}
+			run, err := commit.RunAt(p.offset)
+			if err != nil {
+				return err
+			}
+			if run.Key != key || run.FirstSeq != p.firstSeq || run.Count != p.count {
+				return c.bad(p.commit, "index of key %s says seq %d stands at %d, there is seq %d of key %s", key.Short(), p.firstSeq, p.offset, run.FirstSeq, run.Key.Short())
+			}
+			c.report.Postings++
+			seq += uint64(p.count)
+		}
+	}
+	return nil
+}
+
+// rows reads the key and index spaces for rows that no commit accounts for.
+func (c *groupCheck) rows() error {
+	it, err := c.g.replica.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendSpace(nil, c.g.shard, spaceKey),
+		UpperBound: appendSpace(nil, c.g.shard, spaceCommit),
+	})
+	if err != nil {
+		return c.g.replica.corrupt(0, err)
+	}
+	defer it.Close()
+	numbers := make(map[uint32]identity.ID)
+	for it.First(); it.Valid(); it.Next() {
+		key := it.Key()
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return c.g.replica.corrupt(0, err)
+		}
+		if key[8] == spaceKey {
+			row, err := decodeLogRow(value)
+			if err != nil || len(key) != spaceSize+identity.Size {
+				return c.bad(0, "key row %x: %w", key, errors.Join(err))
+			}
+			id := identity.ID(key[spaceSize:])
+			if other, taken := numbers[row.number]; taken {
+				return c.bad(0, "keys %s and %s have the same log number %d", other.Short(), id.Short(), row.number)
+			}
+			if next, known := c.next[id]; known && row.next > next && row.commit <= c.head.Number {
+				return c.bad(row.commit, "key row of %s ends with seq %d, the commits with %d", id.Short(), row.next-1, next-1)
+			}
+			numbers[row.number] = id
+			continue
+		}
+		if len(key) != indexKeySize {
+			return c.bad(0, "index row with a key of %d bytes", len(key))
+		}
+		if number := binary.BigEndian.Uint32(key[spaceSize:]); numbers[number] == (identity.ID{}) {
+			return c.bad(0, "index row of log number %d, which no key has", number)
+		}
+		if _, err := decodePostings(nil, 0, value); err != nil {
+			return c.bad(0, "index row %x: %w", key, err)
+		}
+	}
+	if err := it.Error(); err != nil {
+		return c.g.replica.corrupt(0, err)
+	}
+	return nil
+}
