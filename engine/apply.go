@@ -25,6 +25,7 @@ type replica struct {
 	db    *pebble.DB
 	shard uint64
 	group identity.ID
+	self  uint64 // this node's replica id
 
 	state     state         // of the applier; published as head
 	batch     *pebble.Batch // reused
@@ -33,12 +34,14 @@ type replica struct {
 	full      []*keyLog     // logs whose open chunk has all its postings
 	closing   []*keyLog     // logs whose open chunk the update in progress writes
 	scratch   []byte        // reused for keys and rows
+	encoded   []byte        // reused for the commit being built: header || body
 	unflushed atomic.Bool   // something was applied since the store was last flushed
 
 	mu struct {
 		sync.RWMutex
 		head    log.Head // as of the last completed update
 		total   totals   // likewise
+		epoch   uint64   // likewise: latest of this node's own proposals
 		logs    map[identity.ID]*keyLog
 		changed chan struct{} // closed at the next publish; nil if nobody waits
 	}
@@ -122,13 +125,11 @@ func (r *replica) apply(e *entry) error {
 		return nil
 	}
 
-	// The commit is built where it will be written from: in the batch's memory.
 	s := &r.state
 	number := s.number + 1
-	op := r.batch.SetDeferred(commitKeySize, log.HeaderSize+len(p.body))
-	appendCommitKey(op.Key[:0], r.shard, number)
-	body := op.Value[log.HeaderSize:]
-	copy(body, p.body)
+	r.encoded = append(r.encoded[:0], zeroHeader[:]...)
+	r.encoded = append(r.encoded, p.body...)
+	body := r.encoded[log.HeaderSize:]
 
 	e.receipt = make([]byte, 0, receiptSize(runs))
 	e.receipt = append(e.receipt, make([]byte, receiptHeaderSize)...)
@@ -154,21 +155,29 @@ func (r *replica) apply(e *entry) error {
 		Body:    log.Sum(body),
 		Records: uint32(records),
 	}
-	header.AppendTo(op.Value[:0])
-	s.digest = log.Sum(op.Value[:log.HeaderSize])
+	header.AppendTo(r.encoded[:0])
+	s.digest = log.Sum(r.encoded[:log.HeaderSize])
 	s.number = number
 	s.time = header.Time
 	s.records += uint64(records)
 	s.bytes += uint64(len(body))
 	from.seq = p.seq
 	from.commits[p.seq%proposerWindow] = number
-	if err := op.Finish(); err != nil {
-		return err
-	}
 	e.outcome = outcome(number)
 	putReceiptHeader(e.receipt, s.digest, s.time)
+	for piece, rest := 0, r.encoded; len(rest) > 0; piece++ {
+		n := min(len(rest), pieceBytes)
+		r.scratch = appendCommitKey(r.scratch[:0], r.shard, number, piece)
+		if err := r.batch.Set(r.scratch, rest[:n], nil); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
 	return nil
 }
+
+// zeroHeader keeps the header's place until the body is complete.
+var zeroHeader [log.HeaderSize]byte
 
 func (r *replica) refuse(e *entry, o outcome) error {
 	r.metrics.refused.Add(1)
@@ -324,6 +333,7 @@ func (r *replica) publish() {
 	}
 	r.mu.head = r.state.head()
 	r.mu.total = r.state.total()
+	r.mu.epoch = r.state.epochOf(r.self)
 	changed := r.mu.changed
 	r.mu.changed = nil
 	r.mu.Unlock()

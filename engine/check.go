@@ -145,11 +145,7 @@ func (c *groupCheck) index(ctx context.Context, key identity.ID, next uint64) er
 			if p.firstSeq != seq {
 				return c.bad(p.commit, "index of key %s has seq %d where %d is expected", key.Short(), p.firstSeq, seq)
 			}
-			commit, err := cur.commit(p.commit)
-			if err != nil {
-				return err
-			}
-			run, err := commit.RunAt(p.offset)
+			run, err := cur.run(p.commit, p.offset)
 			if err != nil {
 				return err
 			}

@@ -41,7 +41,7 @@
 //
 // # Locks, in the order in which they may be taken
 //
-//	writer.submitMu   proposals leave in order; held while waiting for a batch
+//	writer.submit     proposals leave in order; held while waiting for a batch
 //	writer.mu         the open batch; never held during IO
 //	replica.mu        what scanners see; never held during IO
 //	Engine.mu         open views of the store, and whether it is closing

@@ -75,7 +75,7 @@ func (e *Engine) open() error {
 			return err
 		}
 	}
-	if err := o.FS.MkdirAll(e.dir, 0o700); err != nil {
+	if err := makeDir(o.FS, e.dir); err != nil {
 		return err
 	}
 	unlock, err := lockDir(o.FS, e.dir)
@@ -189,7 +189,7 @@ func (e *Engine) addGroup(name string) error {
 			return fmt.Errorf("mosaik: options: groups %q and %q share the shard number %x: rename one", other.name, name, g.shard)
 		}
 	}
-	r, err := newReplica(e.db, g.shard, id)
+	r, err := newReplica(e.db, g.shard, id, g.self)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,6 @@ func (e *Engine) start() error {
 	}
 	e.host = host
 	e.rlog = rlog
-	epoch := uint64(time.Now().UnixNano())
 	slots := e.opts.InFlight
 	if slots == 0 {
 		slots = 4
@@ -235,7 +234,7 @@ func (e *Engine) start() error {
 	}
 	for _, g := range e.groups {
 		g.host = host
-		g.writer = newWriter(g, slots, e.opts.ProposeTimeout, host.nh.GetNoOPSession(g.shard), epoch)
+		g.writer = newWriter(g, slots, e.opts.ProposeTimeout, host.nh.GetNoOPSession(g.shard), g.newEpoch(0))
 	}
 	for _, g := range e.groups {
 		if err := host.start(g); err != nil {

@@ -175,6 +175,9 @@ func (g *Group) trim(ctx context.Context, t *trimmer) error {
 		return nil
 	}
 	keep := t.last.applied
+	if len(g.engine.opts.Members) == 1 {
+		keep = now.applied // nobody lags behind a node alone
+	}
 	t.last = now
 	if keep == 0 {
 		return nil

@@ -16,7 +16,11 @@ import (
 //	          1 meta    -                       -> state row (meta.go)
 //	          2 key     key 32                  -> log row: number, next seq
 //	          3 index   number 4, first seq 8   -> postings (index.go)
-//	          4 commit  commit number 8         -> header || body (package log)
+//	          4 commit  commit number 8, piece 2 -> part of header || body (package log)
+//
+// A commit is stored in pieces of pieceBytes, the last one shorter: who wants one
+// record of a large commit reads the first piece, for the header, and the one
+// with the record.
 const (
 	spaceMeta   = 1
 	spaceKey    = 2
@@ -27,7 +31,7 @@ const (
 
 const (
 	spaceSize     = 8 + 1
-	commitKeySize = spaceSize + 8
+	commitKeySize = spaceSize + 8 + 2
 	indexKeySize  = spaceSize + 4 + 8
 )
 
@@ -35,8 +39,18 @@ func appendSpace(dst []byte, shard uint64, space byte) []byte {
 	return append(binary.BigEndian.AppendUint64(dst, shard), space)
 }
 
-func appendCommitKey(dst []byte, shard, number uint64) []byte {
-	return binary.BigEndian.AppendUint64(appendSpace(dst, shard, spaceCommit), number)
+// pieceBytes is the size of a commit's pieces but the last. It is also the size
+// of the store's blocks, so a piece is read with little else.
+const pieceBytes = 32 << 10
+
+func appendCommitKey(dst []byte, shard, number uint64, piece int) []byte {
+	dst = binary.BigEndian.AppendUint64(appendSpace(dst, shard, spaceCommit), number)
+	return binary.BigEndian.AppendUint16(dst, uint16(piece))
+}
+
+// decodeCommitKey returns number and piece of a commit row's key.
+func decodeCommitKey(key []byte) (number uint64, piece int) {
+	return binary.BigEndian.Uint64(key[spaceSize:]), int(binary.BigEndian.Uint16(key[spaceSize+8:]))
 }
 
 func appendIndexKey(dst []byte, shard uint64, logNumber uint32, firstSeq uint64) []byte {
@@ -182,4 +196,14 @@ type totals struct {
 
 func (s *state) total() totals {
 	return totals{applied: s.applied, records: s.records, bytes: s.bytes}
+}
+
+// epochOf returns the epoch of a proposer's latest proposal; 0 if it has none.
+func (s *state) epochOf(id uint64) uint64 {
+	for i := range s.proposers {
+		if s.proposers[i].id == id {
+			return s.proposers[i].epoch
+		}
+	}
+	return 0
 }

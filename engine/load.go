@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -14,8 +13,8 @@ import (
 // newReplica reads what the store has of a group: its state row, its logs, and
 // the postings that were still in memory when the store was last written, which
 // it finds again in the commits from the state's horizon on.
-func newReplica(db *pebble.DB, shard uint64, group identity.ID) (*replica, error) {
-	r := &replica{db: db, shard: shard, group: group, batch: db.NewBatch()}
+func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64) (*replica, error) {
+	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch()}
 	if err := r.load(); err != nil {
 		return nil, errors.Join(err, r.batch.Close())
 	}
@@ -45,6 +44,7 @@ func (r *replica) load() error {
 	r.mu.logs = logs
 	r.mu.head = s.head()
 	r.mu.total = s.total()
+	r.mu.epoch = s.epochOf(r.self)
 	r.mu.Unlock()
 	if err := r.loadTail(); err != nil {
 		return fail(err)
@@ -102,28 +102,18 @@ func (r *replica) loadLogs(s state) (map[identity.ID]*keyLog, error) {
 // horizon passes them.
 func (r *replica) loadTail() error {
 	number := r.state.horizon
-	it, err := r.db.NewIter(&pebble.IterOptions{
-		LowerBound: appendCommitKey(nil, r.shard, number),
-		UpperBound: appendSpace(nil, r.shard, spaceCommit+1),
-	})
+	c, err := r.newCursor(number)
 	if err != nil {
-		return r.corrupt(number, err)
+		return err
 	}
-	defer it.Close()
-	for it.First(); it.Valid(); it.Next() {
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return r.corrupt(number, err)
-		}
-		if have := binary.BigEndian.Uint64(it.Key()[spaceSize:]); have != number {
-			return &log.CorruptionError{Group: r.group, Commit: number, Err: fmt.Errorf("missing; the store has %d next", have)}
-		}
-		c, err := log.DecodeCommit(v)
+	defer c.it.Close()
+	for ; number <= r.state.number; number++ {
+		commit, err := c.commit(number)
 		if err != nil {
 			return err
 		}
 		r.pending = r.pending[:0]
-		for run, err := range c.Runs() {
+		for run, err := range commit.Runs() {
 			if err != nil {
 				return err
 			}
@@ -139,15 +129,12 @@ func (r *replica) loadTail() error {
 			r.pending = append(r.pending, pendingRun{l, posting{number, run.FirstSeq, run.Count, run.Offset()}})
 		}
 		r.publish()
-		number++
-	}
-	if err := it.Error(); err != nil {
-		return r.corrupt(number, err)
-	}
-	if number != r.state.number+1 {
-		return &log.CorruptionError{Group: r.group, Commit: number, Err: fmt.Errorf("missing; the log's head is %d", r.state.number)}
 	}
 	r.pending = r.pending[:0]
+	if c.it.Valid() {
+		beyond, _ := decodeCommitKey(c.it.Key())
+		return &log.CorruptionError{Group: r.group, Commit: beyond, Err: fmt.Errorf("it is in the store, but the log's head is %d", r.state.number)}
+	}
 	return nil
 }
 

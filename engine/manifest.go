@@ -72,6 +72,34 @@ func checkManifest(fs vfs.FS, dir string) error {
 	return syncDir(fs, dir)
 }
 
+// makeDir makes dir with all its parents, and makes sure that they are still
+// there after a power cut.
+func makeDir(fs vfs.FS, dir string) error {
+	var parents []string // of what is missing, nearest first
+	for at := dir; ; {
+		if _, err := fs.Stat(at); err == nil {
+			break
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		parent := fs.PathDir(at)
+		if parent == at {
+			break
+		}
+		parents = append(parents, parent)
+		at = parent
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		if err := syncDir(fs, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readFile reads a small file.
 func readFile(fs vfs.FS, path string) ([]byte, error) {
 	f, err := fs.Open(path)

@@ -80,31 +80,15 @@ func (g *Group) Commit(n uint64) (log.Commit, error) {
 }
 
 func (r *replica) commit(n uint64) (log.Commit, error) {
-	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n))
-	if errors.Is(err, pebble.ErrNotFound) {
-		if head := r.head().Number; n == 0 || n > head {
-			return log.Commit{}, fmt.Errorf("%w: commit %d, the head is %d", log.ErrNotFound, n, head)
-		}
-		return log.Commit{}, &log.CorruptionError{Group: r.group, Commit: n, Err: errors.New("missing in the store")}
+	if head := r.head().Number; n == 0 || n > head {
+		return log.Commit{}, fmt.Errorf("%w: commit %d, the head is %d", log.ErrNotFound, n, head)
 	}
-	if err != nil {
-		return log.Commit{}, r.corrupt(n, err)
-	}
-	c, err := r.decode(slices.Clone(v), n)
-	return c, errors.Join(err, closer.Close())
-}
-
-// decode decodes a stored commit and checks that it is the one asked for.
-func (r *replica) decode(v []byte, n uint64) (log.Commit, error) {
-	c, err := log.DecodeCommit(v)
+	c, err := r.newCursor(n)
 	if err != nil {
 		return log.Commit{}, err
 	}
-	if c.Header.Number != n || c.Header.Group != r.group {
-		return log.Commit{}, &log.CorruptionError{Group: r.group, Commit: n,
-			Err: fmt.Errorf("the store has commit %d of group %s in its place", c.Header.Number, c.Header.Group.Short())}
-	}
-	return c, nil
+	commit, err := c.commit(n) // the cursor's buffer goes to the caller with it
+	return commit, errors.Join(err, c.it.Close())
 }
 
 // Commits yields the group's commits from..to, both included and to 0 meaning
@@ -147,64 +131,167 @@ func (g *Group) Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Comm
 
 // cursor reads commits in ascending order from one view of the store.
 type cursor struct {
-	g  *Group
-	it *pebble.Iterator
-	at uint64 // commit the iterator stands on; 0: nowhere
+	r   *replica
+	it  *pebble.Iterator
+	buf []byte // the commit read last, or its pieces up to what was asked for
+	key []byte
+
+	number uint64     // commit in buf; 0: none
+	next   int        // first piece that is not in buf
+	header log.Commit // of number, without body
 }
 
-// openCursor takes a view of the store as it is now.
-func (g *Group) openCursor() (*cursor, error) {
+// openCursor takes a view of the store as it is now, which Close waits for.
+func (g *Group) openCursor() (*groupCursor, error) {
 	if err := g.engine.checkOpen(); err != nil {
 		return nil, err
 	}
-	it, err := g.replica.db.NewIter(&pebble.IterOptions{
-		LowerBound: appendSpace(nil, g.shard, spaceCommit),
-		UpperBound: appendSpace(nil, g.shard, spaceCommit+1),
-	})
+	c, err := g.replica.newCursor(1)
 	if err != nil {
 		g.engine.release()
-		return nil, g.replica.corrupt(0, err)
+		return nil, err
 	}
-	return &cursor{g: g, it: it}, nil
+	return &groupCursor{cursor: c, g: g}, nil
 }
 
-func (c *cursor) close() {
+// groupCursor is a cursor that Engine.Close waits for.
+type groupCursor struct {
+	*cursor
+	g *Group
+}
+
+func (c *groupCursor) close() {
 	c.it.Close() // its error is the one commit has returned
 	c.g.engine.release()
 }
 
-// commit returns commit n, which must not be below the last one asked for. The
-// body is valid until the next call.
+// newCursor takes a view of the commits from number on.
+func (r *replica) newCursor(number uint64) (*cursor, error) {
+	it, err := r.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendCommitKey(nil, r.shard, number, 0),
+		UpperBound: appendSpace(nil, r.shard, spaceCommit+1),
+	})
+	if err != nil {
+		return nil, r.corrupt(number, err)
+	}
+	return &cursor{r: r, it: it}, nil
+}
+
+// commit returns commit n whole. Commits must be asked for in ascending order.
+// The body is valid until the next call.
 func (c *cursor) commit(n uint64) (log.Commit, error) {
-	var valid bool
-	switch {
-	case c.at == n && n != 0:
-		valid = true
-	case c.at != 0 && c.at+1 == n:
-		valid = c.it.Next()
-	default:
-		valid = c.it.SeekGE(appendCommitKey(make([]byte, 0, commitKeySize), c.g.shard, n))
+	if err := c.start(n); err != nil {
+		return log.Commit{}, err
 	}
-	c.at = 0
-	if !valid {
-		if err := c.it.Error(); err != nil {
-			return log.Commit{}, c.g.replica.corrupt(n, err)
+	for {
+		more, err := c.more()
+		if err != nil {
+			return log.Commit{}, err
 		}
-		return log.Commit{}, &log.CorruptionError{Group: c.g.id, Commit: n, Err: errors.New("missing in the store")}
+		if !more {
+			commit := c.header
+			commit.Body = c.buf[log.HeaderSize:]
+			return commit, nil
+		}
 	}
-	if have := binary.BigEndian.Uint64(c.it.Key()[spaceSize:]); have != n {
-		return log.Commit{}, &log.CorruptionError{Group: c.g.id, Commit: n, Err: fmt.Errorf("missing in the store, which has %d next", have)}
+}
+
+// run returns the run that starts at the given offset of the body of commit n,
+// reading only the pieces it needs. It is valid until the next call.
+func (c *cursor) run(n uint64, offset int) (log.Run, error) {
+	if n != c.number {
+		if err := c.start(n); err != nil {
+			return log.Run{}, err
+		}
+	}
+	return c.runAt(offset)
+}
+
+func (c *cursor) runAt(offset int) (log.Run, error) {
+	// Seek over the pieces before the run; the buffer keeps their place.
+	if first := (log.HeaderSize + offset) / pieceBytes; first > c.next {
+		c.buf = slices.Grow(c.buf, first*pieceBytes-len(c.buf))[:first*pieceBytes]
+		c.next = first
+		c.key = appendCommitKey(c.key[:0], c.r.shard, c.number, first)
+		c.it.SeekGE(c.key)
+	}
+	commit := c.header
+	for {
+		if len(c.buf) > log.HeaderSize+offset {
+			commit.Body = c.buf[log.HeaderSize:]
+			if run, err := commit.RunAt(offset); err == nil {
+				return run, nil
+			}
+		}
+		more, err := c.more()
+		if err != nil {
+			return log.Run{}, err
+		}
+		if !more { // all of it is there: the error is real
+			commit.Body = c.buf[log.HeaderSize:]
+			return commit.RunAt(offset)
+		}
+	}
+}
+
+// start reads the first piece of commit n and leaves the iterator behind it.
+func (c *cursor) start(n uint64) error {
+	previous := c.number
+	c.number, c.next, c.buf = 0, 0, c.buf[:0]
+	if valid := c.it.Valid(); !valid || previous == 0 || previous+1 != n || !c.at(n, 0) {
+		c.key = appendCommitKey(c.key[:0], c.r.shard, n, 0)
+		c.it.SeekGE(c.key)
+	}
+	if !c.at(n, 0) {
+		if err := c.it.Error(); err != nil {
+			return c.r.corrupt(n, err)
+		}
+		return &log.CorruptionError{Group: c.r.group, Commit: n, Err: errors.New("missing in the store")}
+	}
+	c.number = n
+	if _, err := c.more(); err != nil {
+		return err
+	}
+	header, err := log.DecodeCommit(c.buf)
+	if err != nil {
+		return err
+	}
+	if header.Header.Number != n || header.Header.Group != c.r.group {
+		return &log.CorruptionError{Group: c.r.group, Commit: n,
+			Err: fmt.Errorf("the store has commit %d of group %s in its place", header.Header.Number, header.Header.Group.Short())}
+	}
+	c.header = header
+	return nil
+}
+
+// at reports whether the iterator stands on a piece of commit n.
+func (c *cursor) at(n uint64, piece int) bool {
+	if !c.it.Valid() {
+		return false
+	}
+	number, have := decodeCommitKey(c.it.Key())
+	return number == n && have == piece
+}
+
+// more appends the next piece of the commit to the buffer; false: there is none.
+func (c *cursor) more() (bool, error) {
+	if !c.at(c.number, c.next) {
+		if err := c.it.Error(); err != nil {
+			return false, c.r.corrupt(c.number, err)
+		}
+		return false, nil
 	}
 	v, err := c.it.ValueAndErr()
 	if err != nil {
-		return log.Commit{}, c.g.replica.corrupt(n, err)
+		return false, c.r.corrupt(c.number, err)
 	}
-	commit, err := c.g.replica.decode(v, n)
-	if err != nil {
-		return log.Commit{}, err
+	if len(c.buf) != c.next*pieceBytes {
+		return false, &log.CorruptionError{Group: c.r.group, Commit: c.number, Err: fmt.Errorf("piece %d is cut short", c.next-1)}
 	}
-	c.at = n
-	return commit, nil
+	c.buf = append(c.buf, v...)
+	c.next++
+	c.it.Next()
+	return true, nil
 }
 
 // Scan yields the records of one key as q says, in order and each once. A run's
@@ -279,11 +366,7 @@ func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield fu
 			if err := ctx.Err(); err != nil {
 				return seq, false, err
 			}
-			c, err := cur.commit(p.commit)
-			if err != nil {
-				return seq, false, err
-			}
-			run, err := c.RunAt(p.offset)
+			run, err := cur.run(p.commit, p.offset)
 			if err != nil {
 				return seq, false, err
 			}
@@ -359,7 +442,7 @@ func (g *Group) commitAt(t int64) (uint64, error) {
 
 // header decodes the header of a commit without copying its body.
 func (r *replica) header(n uint64) (log.Header, error) {
-	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n))
+	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n, 0))
 	if err != nil {
 		return log.Header{}, r.corrupt(n, err)
 	}

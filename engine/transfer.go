@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 )
 
@@ -21,7 +22,7 @@ import (
 // will replace it by sealed segments fetched from several members at once.
 const (
 	maxRowKey   = 1 << 10
-	maxRowValue = log.HeaderSize + log.MaxBody
+	maxRowValue = 1 << 20
 	// receiveBatch bounds the memory of a receiving replica.
 	receiveBatch = 4 << 20
 )
@@ -89,7 +90,7 @@ func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
 	defer func() { batch.Close() }()
 	var stateRow []byte
 	var rows uint64
-	var last log.Commit
+	chain := receivedChain{group: r.group}
 	for {
 		select {
 		case <-stop:
@@ -109,18 +110,9 @@ func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
 			stateRow = value
 			continue
 		case spaceCommit:
-			c, err := log.DecodeCommit(value)
-			if err == nil {
-				err = c.Verify()
-			}
-			if err == nil && (c.Header.Group != r.group || c.Header.Number != last.Header.Number+1 || c.Header.Prev != last.Digest) {
-				err = fmt.Errorf("commit %d does not follow commit %d", c.Header.Number, last.Header.Number)
-			}
-			if err != nil {
+			if err := chain.add(key, value); err != nil {
 				return fmt.Errorf("mosaik: receive state: %w", err)
 			}
-			last = c
-			last.Body = nil
 		}
 		row := append(binary.BigEndian.AppendUint64(nil, r.shard), key...)
 		if err := batch.Set(row, value, nil); err != nil {
@@ -144,8 +136,11 @@ func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
 	if err != nil {
 		return fmt.Errorf("mosaik: receive state: %w", err)
 	}
-	if s.number != last.Header.Number || s.digest != last.Digest {
-		return fmt.Errorf("mosaik: receive state: ends with commit %d, its head is %d", last.Header.Number, s.number)
+	if err := chain.close(); err != nil {
+		return fmt.Errorf("mosaik: receive state: %w", err)
+	}
+	if s.number != chain.number || s.digest != chain.digest {
+		return fmt.Errorf("mosaik: receive state: ends with commit %d, its head is %d", chain.number, s.number)
 	}
 	if err := batch.Set(appendSpace(nil, r.shard, spaceMeta), stateRow, nil); err != nil {
 		return err
@@ -159,6 +154,47 @@ func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
 		return err
 	}
 	return r.load()
+}
+
+// receivedChain checks the commits of a received state, which come in pieces.
+type receivedChain struct {
+	group  identity.ID
+	number uint64     // last complete commit
+	digest log.Digest // of it
+	buf    []byte     // pieces of commit number+1
+}
+
+// add takes the next commit row; key is without the shard.
+func (c *receivedChain) add(key, value []byte) error {
+	if len(key) != commitKeySize-8 {
+		return fmt.Errorf("commit row with a key of %d bytes", len(key))
+	}
+	if piece := binary.BigEndian.Uint16(key[9:]); piece == 0 {
+		if err := c.close(); err != nil {
+			return err
+		}
+	}
+	c.buf = append(c.buf, value...)
+	return nil
+}
+
+// close checks the commit whose pieces have come.
+func (c *receivedChain) close() error {
+	if len(c.buf) == 0 {
+		return nil
+	}
+	commit, err := log.DecodeCommit(c.buf)
+	if err != nil {
+		return err
+	}
+	if err := commit.Verify(); err != nil {
+		return err
+	}
+	if commit.Header.Group != c.group || commit.Header.Number != c.number+1 || commit.Header.Prev != c.digest {
+		return fmt.Errorf("commit %d does not follow commit %d", commit.Header.Number, c.number)
+	}
+	c.number, c.digest, c.buf = commit.Header.Number, commit.Digest, c.buf[:0]
+	return nil
 }
 
 // readRow returns a nil key at the end mark.

@@ -36,11 +36,11 @@ import (
 // applied (replica.admit). The same numbers make proposing again after an
 // unknown outcome safe: what was applied is recognised and not applied twice.
 type writer struct {
-	group    *Group
-	slots    int
-	timeout  time.Duration
-	submitMu sync.Mutex // held from take to Propose, so that proposals leave in order
-	session  *client.Session
+	group   *Group
+	slots   int
+	timeout time.Duration
+	submit  chan struct{} // one place, held from take to Propose, so that proposals leave in order
+	session *client.Session
 
 	mu struct {
 		sync.Mutex
@@ -94,7 +94,7 @@ type waiter struct {
 }
 
 func newWriter(g *Group, slots int, timeout time.Duration, session *client.Session, epoch uint64) *writer {
-	w := &writer{group: g, slots: slots, timeout: timeout, session: session}
+	w := &writer{group: g, slots: slots, timeout: timeout, session: session, submit: make(chan struct{}, 1)}
 	w.mu.taken = sync.NewCond(&w.mu.Mutex)
 	w.mu.open = newBatch()
 	w.mu.epoch = epoch
@@ -228,15 +228,15 @@ func (b *batch) add(f *log.Future, key identity.ID, payloads [][]byte) {
 func (w *writer) runSlot() {
 	defer w.wg.Done()
 	for {
-		w.submitMu.Lock()
+		w.submit <- struct{}{}
 		b := w.take()
 		if b == nil {
-			w.submitMu.Unlock()
+			<-w.submit
 			return
 		}
 		b.encode(w.group.self)
 		p := w.group.host.propose(w.session, b.cmd, min(w.timeout, w.group.host.attempt()))
-		w.submitMu.Unlock()
+		<-w.submit
 		w.metrics.batches.Add(1)
 		r, err := w.settle(b, p)
 		if err != nil {
@@ -293,7 +293,8 @@ func (w *writer) settle(b *batch, p pendingProposal) (receipt, error) {
 		case v == verdictClosed:
 			return receipt{}, fmt.Errorf("%w: the node stopped, the records may still be committed", log.ErrClosed)
 		case v == verdictApplied && o == refusedEpoch && !w.stale(b):
-			return receipt{}, fmt.Errorf("%w: another writer with this node's name has opened the group", ErrMismatch)
+			w.abandon(b)
+			return receipt{}, fmt.Errorf("%w: another writer with this node's name has written to the group: nothing was written, later appends may succeed", ErrMismatch)
 		case v == verdictApplied && o == refusedMalformed:
 			return receipt{}, errors.New("mosaik: the group refused the proposal as malformed")
 		case v == verdictApplied && !o.refused():
@@ -329,10 +330,20 @@ func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) 
 func (w *writer) abandon(b *batch) {
 	w.mu.Lock()
 	if b.epoch == w.mu.epoch {
-		w.mu.epoch = max(w.mu.epoch+1, uint64(time.Now().UnixNano()))
+		w.mu.epoch = w.group.newEpoch(w.mu.epoch)
 		w.mu.nextSeq = 1
 	}
 	w.mu.Unlock()
+}
+
+// newEpoch returns an epoch above after and above any this node has used. The
+// clock makes it so across restarts, before the node has applied all that an
+// earlier life of it proposed; what it has applied makes it so when the clock
+// was set back.
+func (g *Group) newEpoch(after uint64) uint64 {
+	g.replica.mu.RLock()
+	defer g.replica.mu.RUnlock()
+	return max(uint64(time.Now().UnixNano()), after+1, g.replica.mu.epoch+1)
 }
 
 // stale reports whether the batch's epoch has been given up.

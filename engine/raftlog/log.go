@@ -1,15 +1,16 @@
 package raftlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
@@ -118,7 +119,7 @@ func (l *Log) start() error {
 func makeDir(fs vfs.FS, dir string) error {
 	var parents []string
 	for p := dir; ; {
-		if _, err := fs.Stat(p); err == nil || !oserror.IsNotExist(err) {
+		if _, err := fs.Stat(p); err == nil || !errors.Is(err, iofs.ErrNotExist) {
 			break
 		}
 		parent := fs.PathDir(p)
@@ -300,22 +301,9 @@ func (l *Log) ListNodeInfo() ([]raftio.NodeInfo, error) {
 		r.mu.RUnlock()
 	}
 	slices.SortFunc(ids, func(a, b raftio.NodeInfo) int {
-		if a.ShardID != b.ShardID {
-			return compare(a.ShardID, b.ShardID)
-		}
-		return compare(a.ReplicaID, b.ReplicaID)
+		return cmp.Or(cmp.Compare(a.ShardID, b.ShardID), cmp.Compare(a.ReplicaID, b.ReplicaID))
 	})
 	return ids, nil
-}
-
-func compare(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // saveOne writes one durable record for a replica.
@@ -462,6 +450,9 @@ func (l *Log) ReadRaftState(shardID, replicaID, lastIndex uint64) (raftio.RaftSt
 		return raftio.RaftState{}, raftio.ErrNoSavedLog
 	}
 	s := raftio.RaftState{State: r.state, FirstIndex: lastIndex}
+	// A crash may have taken back a commit index that was not written yet. What is
+	// in a snapshot was committed, and Raft refuses to start below it.
+	s.State.Commit = max(s.State.Commit, r.snapIndex)
 	if low := max(r.low(), lastIndex+1); low < r.next() {
 		s.FirstIndex, s.EntryCount = low, r.next()-low
 	}

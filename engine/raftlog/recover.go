@@ -196,7 +196,6 @@ func (w *window) provenAfter(seed uint64, bad int64) (int64, bool, error) {
 		if err != nil {
 			return 0, false, err
 		}
-		// Candidates are checked before the window moves; provenIn copies nothing.
 		i := provenIn(b, off, bad)
 		if i < 0 {
 			off += int64(len(b)) - headerBytes + 1
@@ -266,7 +265,7 @@ func (l *Log) openDir() error {
 		if err := f.h.Sync(); err != nil {
 			return err
 		}
-		l.tail = tail{number: f.number, end: f.off.Load()}
+		l.tail = tail{last: f.number, end: f.off.Load()}
 	}
 	return l.dir.Sync()
 }

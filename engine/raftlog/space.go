@@ -3,10 +3,10 @@ package raftlog
 import (
 	"errors"
 	"io"
+	iofs "io/fs"
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -139,7 +139,7 @@ func (l *Log) reclaim() error {
 // and need no space.
 func (l *Log) prepare() (*spare, error) {
 	path := l.path(prepareName)
-	if err := l.fs.Remove(path); err != nil && !oserror.IsNotExist(err) {
+	if err := l.fs.Remove(path); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return nil, err
 	}
 	h, err := l.fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)

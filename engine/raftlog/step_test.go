@@ -88,12 +88,13 @@ func crashAtEveryStep(t *testing.T, seed uint64) {
 		percent := []int{0, 50, 100}[crashRand.IntN(3)]
 		h.mu.Lock()
 		acked, begun := h.acked, len(h.ops)
+		now := &history{shard: h.shard, base: h.base, ops: h.ops[:begun]}
 		clone := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: crashRand})
 		h.mu.Unlock()
 		if t.Failed() {
 			return
 		}
-		if err := h.recovers(clone, acked, begun); err != nil {
+		if err := now.recovers(clone, acked, begun); err != nil {
 			t.Errorf("step %d, %s, %d%% of the unsynced survive: %v", steps, what, percent, err)
 		}
 	}

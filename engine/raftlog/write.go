@@ -15,8 +15,8 @@ import (
 // tail is the file being written, guarded by the write mutex Log.wmu.
 type tail struct {
 	*file
-	number uint32 // of the newest file, also when file is nil
-	end    int64  // length of the newest file, also when file is nil
+	last uint32 // number of the newest file, also when file is nil
+	end  int64  // length of the newest file, also when file is nil
 }
 
 // syncState is the group commit. Invariants, under mu: synced <= written; everything up to written lies in file below
@@ -239,7 +239,7 @@ func (l *Log) rotate() error {
 		return err
 	}
 	salt := rand.Uint64()
-	number := l.tail.number + 1
+	number := l.tail.last + 1
 	f := &file{number: number, seed: fileSeed(number, salt), h: sp.h, size: sp.size, prevEnd: l.tail.end}
 	rec, replicas, states := l.encodeOpen(openInfo{
 		version: formatVersion, number: number, salt: salt, prevEnd: l.tail.end,
@@ -269,7 +269,7 @@ func (l *Log) rotate() error {
 	f.size = max(f.size, f.openBytes)
 	l.counters.bytesWritten.Add(f.openBytes)
 	l.files.add(f)
-	l.tail = tail{file: f, number: number, end: f.openBytes}
+	l.tail = tail{file: f, last: number, end: f.openBytes}
 	l.sync.mu.Lock()
 	l.sync.written++
 	l.sync.synced = l.sync.written
