@@ -369,7 +369,7 @@ func (e *Engine) runDrain(ended chan<- struct{}) {
 }
 
 // handOverTimeout bounds how long Close waits for others to take the lead.
-const handOverTimeout = 300 * time.Millisecond
+const handOverTimeout = time.Second
 
 // handOver makes other members lead the groups this node leads.
 func (e *Engine) handOver() {

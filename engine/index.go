@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 )
 
 // The index answers: where is seq s of key k? One posting per run says in which
@@ -70,12 +71,19 @@ func (k *keyLog) closeChunk() {
 	k.postings = nil // an idle key keeps no buffer
 }
 
-var errPostings = errors.New("postings are cut short")
+var (
+	errNoPostings = errors.New("chunk without postings")
+	errPostings   = errors.New("postings are cut short")
+	errPosting    = errors.New("posting exceeds a commit")
+)
 
 // decodePostings appends the postings of a chunk that starts at firstSeq to dst.
 // A chunk is, per run: commit (the first in full, then the difference), offset,
-// count, all uvarints.
+// count, all uvarints. There is at least one.
 func decodePostings(dst []posting, firstSeq uint64, chunk []byte) ([]posting, error) {
+	if len(chunk) == 0 {
+		return dst, errNoPostings
+	}
 	var commit uint64
 	for len(chunk) > 0 {
 		var v [3]uint64
@@ -85,6 +93,9 @@ func decodePostings(dst []posting, firstSeq uint64, chunk []byte) ([]posting, er
 				return dst, errPostings
 			}
 			v[i], chunk = x, chunk[n:]
+		}
+		if v[1] > log.MaxBody || v[2] == 0 || v[2] > log.MaxBody {
+			return dst, errPosting
 		}
 		commit += v[0]
 		dst = append(dst, posting{commit: commit, firstSeq: firstSeq, count: int(v[2]), offset: int(v[1])})

@@ -34,8 +34,11 @@ func (p *proposal) appendHeader(dst []byte) []byte {
 }
 
 func decodeProposal(cmd []byte) (proposal, error) {
-	if len(cmd) <= proposalHeaderSize || cmd[0] != proposalVersion {
-		return proposal{}, fmt.Errorf("proposal of %d bytes, version %d", len(cmd), cmd[0])
+	if len(cmd) <= proposalHeaderSize {
+		return proposal{}, fmt.Errorf("proposal of %d bytes", len(cmd))
+	}
+	if cmd[0] != proposalVersion {
+		return proposal{}, fmt.Errorf("proposal version %d, this program knows %d", cmd[0], proposalVersion)
 	}
 	if len(cmd)-proposalHeaderSize > log.MaxBody {
 		return proposal{}, fmt.Errorf("proposal body of %d bytes exceeds %d", len(cmd)-proposalHeaderSize, log.MaxBody)

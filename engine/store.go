@@ -113,8 +113,9 @@ func sizesFor(o *Options, dir string) sizes {
 		s.memTable = min(s.memTable, share)
 		s.raftFile = min(s.raftFile, share)
 	}
-	// A file of the Raft log is given back when all of it has been trimmed.
-	s.raftFile = max(min(s.raftFile, o.RaftLogBytes/2), 256<<10)
+	// A file of the Raft log is given back when all of it has been trimmed, and
+	// written with zeros before its first use: small ones make a new store cheap.
+	s.raftFile = max(min(s.raftFile, o.RaftLogBytes/8), 256<<10)
 	if o.MemTableBytes != 0 {
 		s.memTable = max(o.MemTableBytes, 1<<20)
 	}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// globals is what every verb gets: the standard streams and the flags that mean
+// the same everywhere.
+type globals struct {
+	in       io.Reader
+	out, err io.Writer
+	json     bool // print data as JSON
+}
+
+// run runs one command line and returns its exit code. Errors are printed here
+// and nowhere else.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	g := &globals{in: in, out: out, err: errOut}
+	root := newRootCmd(g)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(ctx, err)
+	var partial *partialError
+	if code != exitInterrupted || errors.As(err, &partial) {
+		printError(errOut, err)
+	}
+	return code
+}
+
+// printError prints an error and, if there is one, the next step to take.
+func printError(w io.Writer, err error) {
+	fmt.Fprintf(w, "mosaik-node: %s\n", plain(err))
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintf(w, "  %s\n", hint)
+	}
+}
+
+// newRootCmd returns the whole command line.
+func newRootCmd(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "mosaik-node",
+		Short: "A replicated, replayable log",
+		Long: `mosaik-node keeps logs: any number of streams of records, agreed on by a group of
+nodes, durable before they are acknowledged, and chained by hash so that everyone
+can check afterwards what was written and in which order.
+
+The verbs that read and write work on a store's directory (--dir), which they
+open themselves, or on a running node (--node URL). MOSAIK_DIR and MOSAIK_NODE
+stand in for the two.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no store here,
+11 store locked, 12 corrupt, 14 no quorum or node unreachable, 130 interrupted.`,
+		Example: `  mosaik-node demo
+  mosaik-node serve --dir data
+  mosaik-node stream append oracle.price --node http://127.0.0.1:7070 < lines
+  mosaik-node stream tail oracle.price --node http://127.0.0.1:7070 --follow
+  mosaik-node replay audit --dir data`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // needsVerb refuses them
+		RunE:          needsVerb,
+	}
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	cmd.PersistentFlags().BoolVar(&g.json, "json", false, "print data as JSON")
+	cmd.AddCommand(
+		newBenchCmd(g),
+		newCheckCmd(g),
+		newNounCmd("commit", "Look at single commits", `A commit is what a group agrees on at once: records of one or more streams,
+numbered from 1, chained to the commit before it by hash.`,
+			newCommitShowCmd(g)),
+		newNounCmd("config", "Look at the configuration of serve", `The settings of serve come from its flags, then from MOSAIK_* variables, then from
+one TOML file, all under the same names.`,
+			newConfigCheckCmd(g)),
+		newDemoCmd(g),
+		newNounCmd("group", "Look at groups", `A group is a set of nodes that agree on one sequence of commits.`,
+			newGroupListCmd(g)),
+		newIDCmd(g),
+		newNounCmd("pointer", "Check evidence", `A pointer is evidence: it names a commit by its number and its hash, and perhaps a
+record in it. Every write returns one.`,
+			newPointerVerifyCmd(g)),
+		newNounCmd("replay", "Read history again", `Replaying goes through the commits of a group in their order, checks each against
+itself and the one before, and gives what they hold.`,
+			newReplayAuditCmd(g), newReplayRunCmd(g)),
+		newServeCmd(g),
+		newNounCmd("stream", "Read and write streams", `A stream is the log of one name: records, numbered from 1, that are appended and
+never change.`,
+			newStreamAppendCmd(g), newStreamListCmd(g), newStreamTailCmd(g)),
+		newVersionCmd(g),
+	)
+	return cmd
+}
+
+// newNounCmd returns a command that only groups verbs.
+func newNounCmd(name, short, long string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Long: long, Args: cobra.ArbitraryArgs, RunE: needsVerb}
+	cmd.AddCommand(verbs...)
+	return cmd
+}
+
+// needsVerb is what a command does that cannot do anything alone.
+func needsVerb(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(cmd, fmt.Errorf("there is no %q in %q", args[0], cmd.CommandPath()))
+	}
+	return usage(cmd, errors.New("a verb is missing"))
+}
+
+// exactly returns a check that there are as many arguments as names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usage(cmd, fmt.Errorf("%s is missing", names[len(args)]))
+		case len(args) > len(names):
+			return usage(cmd, fmt.Errorf("unexpected argument %q", args[len(names)]))
+		}
+		return nil
+	}
+}

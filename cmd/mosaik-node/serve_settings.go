@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/conf"
+	"github.com/mosaik-engine/mosaik/engine"
+)
+
+// settings are those of serve. Each is a flag, a variable and a key of the
+// configuration file under one name.
+type settings struct {
+	dir, listen, admin  string
+	spread              int
+	named               []string
+	logFormat, logLevel string
+	proposeTimeout      time.Duration
+	drainTimeout        time.Duration
+	inFlight            int
+	memTableBytes       conf.Bytes
+	cacheBytes          conf.Bytes
+	raftLogBytes        conf.Bytes
+	maxBodyBytes        conf.Bytes
+
+	set    *pflag.FlagSet
+	config string // path of the file
+}
+
+// addTo adds the settings to a verb.
+func (s *settings) addTo(cmd *cobra.Command) {
+	s.set = pflag.NewFlagSet("settings", pflag.ContinueOnError)
+	s.cacheBytes, s.raftLogBytes, s.maxBodyBytes = 64<<20, 128<<20, 1<<30
+	f := s.set
+	f.StringVar(&s.dir, "dir", "", "directory of the store, made if there is none")
+	f.StringVar(&s.listen, "listen", "127.0.0.1:7070", "address of the HTTP API; it has no authentication, so think before it leaves the machine")
+	f.StringVar(&s.admin, "admin", "127.0.0.1:7071", "address of health, metrics and profiles; empty for none")
+	f.IntVar(&s.spread, "spread", 0, "number of groups that streams are spread over, of a new store (default 1)")
+	f.StringSliceVar(&s.named, "named", nil, "further groups, for streams that are put there by --group")
+	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.DurationVar(&s.proposeTimeout, "propose-timeout", 10*time.Second, "how long an append may take before it fails with no quorum")
+	f.DurationVar(&s.drainTimeout, "drain-timeout", 10*time.Second, "how long requests may take to come to their end at shutdown")
+	f.IntVar(&s.inFlight, "in-flight", 0, "batches a group has under way at once, 1 to 8 (default: by the number of members)")
+	f.Var(&s.memTableBytes, "memtable-bytes", "size of the store's write buffer, of which there may be four (default 64MiB, less on a small disk)")
+	f.Var(&s.cacheBytes, "cache-bytes", "size of the store's block cache")
+	f.Var(&s.raftLogBytes, "raft-log-bytes", "how much Raft log a group keeps for members that lag")
+	f.Var(&s.maxBodyBytes, "max-body-bytes", "largest body of one append request")
+	cmd.Flags().AddFlagSet(f)
+	cmd.Flags().StringVar(&s.config, "config", "", "TOML file with settings under the names of these flags (MOSAIK_CONFIG)")
+}
+
+// load completes the settings from the environment and the file, and checks
+// them. The list has them all, also with an error of the check.
+func (s *settings) load() ([]conf.Setting, error) {
+	if s.config == "" {
+		s.config = os.Getenv("MOSAIK_CONFIG")
+	}
+	list, err := conf.Load(s.set, s.config, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	return list, s.check()
+}
+
+// check says what is wrong with the settings in effect.
+func (s *settings) check() error {
+	bad := func(name string, err error) error { return fmt.Errorf("%w: %s: %w", conf.ErrConfig, name, err) }
+	if s.dir == "" {
+		return bad("dir", errors.New("it is missing; a node needs a directory"))
+	}
+	for name, address := range map[string]string{"listen": s.listen, "admin": s.admin} {
+		if name == "admin" && address == "" {
+			continue
+		}
+		_, port, err := net.SplitHostPort(address)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return bad(name, fmt.Errorf("%q is not HOST:PORT", address))
+		}
+	}
+	if s.logFormat != "text" && s.logFormat != "json" {
+		return bad("log-format", fmt.Errorf("%q is neither text nor json", s.logFormat))
+	}
+	if _, err := s.level(); err != nil {
+		return bad("log-level", fmt.Errorf("%q is none of debug, info, warn and error", s.logLevel))
+	}
+	for name, d := range map[string]time.Duration{"propose-timeout": s.proposeTimeout, "drain-timeout": s.drainTimeout} {
+		if d <= 0 {
+			return bad(name, fmt.Errorf("%v is no time to wait", d))
+		}
+	}
+	return nil
+}
+
+func (s *settings) level() (slog.Level, error) {
+	var level slog.Level
+	return level, level.UnmarshalText([]byte(s.logLevel))
+}
+
+// options returns what the engine is opened with.
+func (s *settings) options(logger *slog.Logger) *engine.Options {
+	return &engine.Options{
+		Spread: s.spread, Named: s.named, Logger: logger,
+		ProposeTimeout: s.proposeTimeout, InFlight: s.inFlight,
+		MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
+	}
+}
