@@ -111,13 +111,22 @@ func (e *Engine) open() error {
 	return e.start()
 }
 
-// raftLogError maps the Raft log's own mark of corruption to that of the log.
+// raftLogError maps the Raft log's own errors to those of the engine.
 func raftLogError(err error) error {
 	var c *raftlog.CorruptionError
 	if errors.As(err, &c) {
 		return &log.CorruptionError{File: c.File, Offset: c.Offset, Err: c.Err}
 	}
-	return fmt.Errorf("mosaik: open the Raft log: %w", err)
+	for _, same := range []struct{ theirs, ours error }{
+		{raftlog.ErrClosed, log.ErrClosed},
+		{raftlog.ErrNewerFormat, log.ErrNewerFormat},
+		{raftlog.ErrLocked, ErrLocked},
+	} {
+		if errors.Is(err, same.theirs) {
+			return fmt.Errorf("%w: %w", same.ours, err)
+		}
+	}
+	return fmt.Errorf("mosaik: Raft log: %w", err)
 }
 
 // openStoreFile reads what the store was made with, or makes it.
@@ -397,6 +406,16 @@ func (e *Engine) closing() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// checkDone returns log.ErrClosed when Close wants readers to let go.
+func (e *Engine) checkDone() error {
+	select {
+	case <-e.done:
+		return log.ErrClosed
+	default:
+		return nil
 	}
 }
 

@@ -103,6 +103,9 @@ func (g *Group) Ready(ctx context.Context) error {
 func (g *Group) Recovered(ctx context.Context) error {
 	for {
 		changed := g.replica.watch()
+		if err := g.engine.checkClosed(); err != nil {
+			return err
+		}
 		if g.Status().Applied >= g.recoverTo {
 			return nil
 		}

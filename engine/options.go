@@ -180,6 +180,11 @@ func (o *Options) validate() error {
 	if len(o.Members) > 0 && !slices.Contains(o.Members, o.Peer) {
 		return bad("Peer: %s is not among Members", o.Peer.Short())
 	}
+	for _, m := range o.Members {
+		if o.Addresses != nil && o.Addresses[m] == "" {
+			return bad("Addresses: none for member %s", m.Short())
+		}
+	}
 	for i, name := range o.Named {
 		if err := identity.ValidateName(name); err != nil {
 			return bad("Named[%d]: %w", i, err)

@@ -53,7 +53,7 @@ type raftHost struct {
 }
 
 // startRaftHost starts the library on dir/host, with entries on rlog. The host
-// owns rlog from here on, also when starting fails.
+// owns rlog from here on; when starting fails, rlog has been closed.
 func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard uint64, replica uint64, term uint64)) (_ *raftHost, err error) {
 	h := &raftHost{members: make(map[uint64]string), tick: memberTick}
 	for i, m := range o.Members {
@@ -88,10 +88,12 @@ func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard 
 			},
 		},
 	}
-	// The library panics on what it finds wrong on disk.
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil { // the library panics on what it finds wrong on disk
 			err = fmt.Errorf("mosaik: start raft: %v", p)
+		}
+		if err != nil {
+			err = errors.Join(err, rlog.Close()) // a second Close does no harm
 		}
 	}()
 	h.nh, err = dragonboat.NewNodeHost(cfg)

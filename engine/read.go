@@ -116,7 +116,7 @@ func (g *Group) Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Comm
 			}
 			c, err := cur.commit(n)
 			if err == nil {
-				err = ctx.Err()
+				err = errors.Join(ctx.Err(), g.engine.checkDone())
 			}
 			if err != nil {
 				yield(log.Commit{}, err)
@@ -363,7 +363,7 @@ func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield fu
 			if p.firstSeq >= end {
 				return end, true, nil
 			}
-			if err := ctx.Err(); err != nil {
+			if err := errors.Join(ctx.Err(), g.engine.checkDone()); err != nil {
 				return seq, false, err
 			}
 			run, err := cur.run(p.commit, p.offset)

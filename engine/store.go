@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,7 +33,7 @@ const storeFormatVersion = pebble.FormatValueSeparation
 // the user's to compress and a body's bytes are what is hashed.
 func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebble.DB, error) {
 	opts := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          markerFS{o.FS},
 		Cache:                       cache,
 		DisableWAL:                  true,
 		FormatMajorVersion:          storeFormatVersion,
@@ -96,6 +97,25 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebbl
 	}
 	return db, nil
 }
+
+// markerFS is the file system as pebble should use it. Pebble v2.1.7 makes a
+// manifest and the marker that names it, and syncs their directory once for both
+// (cockroachdb/pebble issue 5825): after a power cut the marker could be there
+// without the manifest. Here the directory is synced before each marker.
+type markerFS struct{ vfs.FS }
+
+// Create syncs the directory of a marker before it makes it.
+func (m markerFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(m.PathBase(name), "marker.") {
+		if err := syncDir(m.FS, m.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
+	return m.FS.Create(name, category)
+}
+
+// Unwrap returns the file system below.
+func (m markerFS) Unwrap() vfs.FS { return m.FS }
 
 // sizes are the buffer sizes of a store, by what its file system has.
 type sizes struct {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,9 @@ const (
 	// demoMarket is the seed of the market that is fed when nobody asks for another,
 	// so that everyone sees the same ticks.
 	demoMarket = 1
+	// patience is how long a tick may take. A machine that is busy with other things
+	// makes the demo slow, not wrong.
+	patience = time.Minute
 )
 
 // demoOptions are the flags of the demo.
@@ -213,7 +217,7 @@ func (d *demo) removeDir(err error) error {
 // start starts the nodes and waits until they can be written to.
 func (d *demo) start(ctx context.Context) error {
 	d.screen.note("starting " + plural(d.opts.nodes, "node"))
-	c, err := cluster.Open(cluster.Options{Nodes: d.opts.nodes, Dir: d.dir})
+	c, err := cluster.Open(cluster.Options{Nodes: d.opts.nodes, Dir: d.dir, Engine: &engine.Options{ProposeTimeout: patience}})
 	if err != nil {
 		return err
 	}

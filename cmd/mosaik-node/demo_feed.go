@@ -451,10 +451,6 @@ func (d *demo) finishFeed(ctx context.Context, f *feeder, o *outage, took time.D
 	return nil
 }
 
-// arrival is how long a node may take to come to the end of the log when nothing
-// is written any more.
-const arrival = 2 * time.Minute
-
 // allAt waits until every node has the commit that p points at, with its digest.
 func (d *demo) allAt(ctx context.Context, p log.Pointer) error {
 	for i := range d.opts.nodes {
@@ -466,8 +462,9 @@ func (d *demo) allAt(ctx context.Context, p log.Pointer) error {
 	return nil
 }
 
+// waitFor is for a node that nothing keeps from coming to p.
 func waitFor(ctx context.Context, name string, g *engine.Group, p log.Pointer) error {
-	limited, cancel := context.WithTimeout(ctx, arrival)
+	limited, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	if err := g.WaitFor(limited, p); err != nil {
 		return fmt.Errorf("%s has %d of %d commits: %w", name, g.Head().Number, p.Commit, err)

@@ -231,10 +231,10 @@ func (r *demoReport) printNumbers(b *strings.Builder) {
 			name += ", the leader,"
 		}
 		if o.NewLeader != "" {
-			next = fmt.Sprintf("%s led %s later; ", o.NewLeader, secondsOf(o.LedAfter))
+			next = fmt.Sprintf("; %s led %s later", o.NewLeader, secondsOf(o.LedAfter))
 		}
-		fmt.Fprintf(b, "  %s was away from tick %s to %s: %sit caught up on %s in %s\n",
-			name, grouped(o.StoppedAt), grouped(o.RestartedAt), next, plural(o.Behind, "commit"), secondsOf(o.CaughtUp))
+		fmt.Fprintf(b, "  %s was away from tick %s to %s%s\n", name, grouped(o.StoppedAt), grouped(o.RestartedAt), next)
+		fmt.Fprintf(b, "  back again, %s caught up on %s in %s\n", o.Node, plural(o.Behind, "commit"), secondsOf(o.CaughtUp))
 	}
 	fmt.Fprintf(b, "  %s of commits on each node, %d bytes a tick\n", kilobytes(r.Bytes), r.Bytes/max(t.Acknowledged, 1))
 }

@@ -19,7 +19,7 @@ type screen struct {
 	style style
 	began time.Time
 	drawn bool      // the last line on the terminal is a live one
-	last  time.Time // when live last showed something
+	last  time.Time // when a line was last printed, or the live one drawn
 }
 
 func newScreen(w io.Writer) *screen {
@@ -40,6 +40,7 @@ func (s *screen) title(text string) {
 // goes on with the one before.
 func (s *screen) step(verb, format string, args ...any) {
 	s.clear()
+	s.last = time.Now()
 	when := fmt.Sprintf("%6.1fs", time.Since(s.began).Seconds())
 	fmt.Fprintf(s.w, "%s  %s %s\n", s.style.dim(when), s.style.bold(fmt.Sprintf("%-8s", verb)), fmt.Sprintf(format, args...))
 }
@@ -50,7 +51,6 @@ func (s *screen) live(share float64, text string) {
 	now := time.Now()
 	if s.tty == nil {
 		if now.Sub(s.last) >= time.Second {
-			s.last = now
 			s.step("", "%s", percent(share)+text)
 		}
 		return

@@ -111,7 +111,8 @@ func TestDemoReport(t *testing.T) {
 
   1,500 ticks in 2.0 s, 750 a second; 1,234 commits, 1.2 ticks in each
   acknowledged after 1.50 ms (p50), 20.0 ms (p99), 1200 ms at most
-  node2, the leader, was away from tick 750 to 1,125: node1 led 1.1 s later; it caught up on 1 commit in 0.25 s
+  node2, the leader, was away from tick 750 to 1,125; node1 led 1.1 s later
+  back again, node2 caught up on 1 commit in 0.25 s
   99.0 kB of commits on each node, 66 bytes a tick
 
   All digests agree. The 3 nodes hold the same history, byte for byte, and anyone can check it again:

@@ -84,7 +84,7 @@ func (d *demo) readBack(ctx context.Context) error {
 		}
 	}
 	d.tell("read", func(n *nodeReport) string { return n.ReadBack },
-		"%s in each: what was fed, in order, to the last digit (%s)", plural(d.report.Ticks.Fed, "tick"), seconds(time.Since(began)))
+		"%s in each: just what was fed, in order (%s)", plural(d.report.Ticks.Fed, "tick"), seconds(time.Since(began)))
 	return nil
 }
 

@@ -51,6 +51,7 @@ func TestScript(t *testing.T) {
 			for _, name := range []string{"MOSAIK_DIR", "MOSAIK_NODE", "MOSAIK_CONFIG", "NOTIFY_SOCKET"} {
 				env.Setenv(name, "")
 			}
+			env.Values[nodeKey{}] = new(*node)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -144,6 +145,9 @@ func scriptStore(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(e.Close())
 }
 
+// nodeKey is where a script has its node, a *node.
+type nodeKey struct{}
+
 func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: node DIR ARG...")
@@ -155,21 +159,18 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(n.kill)
 	ts.Setenv("NODE", n.api)
 	ts.Setenv("ADMIN", n.admin)
-	runningNodes.Store(ts, n)
+	*ts.Value(nodeKey{}).(**node) = n
 }
 
 func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
-	n, ok := runningNodes.LoadAndDelete(ts)
-	if neg || len(args) != 0 || !ok {
+	n := *ts.Value(nodeKey{}).(**node)
+	if neg || len(args) != 0 || n == nil {
 		ts.Fatalf("usage: stop, after node")
 	}
-	if err := n.(*node).stop(); err != nil {
-		ts.Fatalf("%v\n%s", err, n.(*node).log())
+	if err := n.stop(); err != nil {
+		ts.Fatalf("%v\n%s", err, n.log())
 	}
 }
-
-// runningNodes has the node of each script.
-var runningNodes sync.Map
 
 func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // node is an engine in memory with its API, and a client of it.
 type node struct {
-	*testing.T
+	testing.TB
 	ctx    context.Context
 	engine *engine.Engine
 	server *api.Server
@@ -41,7 +41,7 @@ type node struct {
 	client *api.Client
 }
 
-func start(t *testing.T, options engine.Options, limits api.Options) *node {
+func start(t testing.TB, options engine.Options, limits api.Options) *node {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
@@ -58,7 +58,7 @@ func start(t *testing.T, options engine.Options, limits api.Options) *node {
 	if err := e.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{T: t, ctx: ctx, engine: e, server: api.NewServer(e, limits)}
+	n := &node{TB: t, ctx: ctx, engine: e, server: api.NewServer(e, limits)}
 	n.http = httptest.NewServer(n.server)
 	t.Cleanup(func() {
 		n.server.Drain()

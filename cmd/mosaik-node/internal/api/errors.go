@@ -60,10 +60,10 @@ const (
 // ErrorSite is where a corruption was found. Absent fields are not known.
 type ErrorSite struct {
 	File   string       `json:"file,omitempty"`
-	Offset int64        `json:"offset"`
+	Offset int64        `json:"offset"` // in the file, or without one in the commit's bytes
 	Group  *identity.ID `json:"group,omitempty"`
 	Commit uint64       `json:"commit,omitempty"`
-	Cause  string       `json:"cause"`
+	Cause  string       `json:"cause"` // what is wrong there
 }
 
 // failure is an error as the API sends it.

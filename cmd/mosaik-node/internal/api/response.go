@@ -121,14 +121,6 @@ func (r *response) write(add func(dst []byte) []byte) error {
 	return r.mu.err
 }
 
-// flush sends what is buffered.
-func (r *response) flush() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.flushLocked()
-	return r.mu.err
-}
-
 // flushLocked sends what is buffered. REQUIRES: r.mu, which is held meanwhile:
 // whoever writes then waits for the client, which is meant.
 func (r *response) flushLocked() {

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,7 @@ const (
 // serveAppend appends the records of the body, one by one, and answers each with
 // its pointer while it is still reading.
 func (s *Server) serveAppend(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel, leave, err := s.enter(r)
+	ctx, cancel, leave, err := s.enter(r, true)
 	if err != nil {
 		return err
 	}
@@ -86,8 +87,11 @@ func (s *Server) serveAppend(w http.ResponseWriter, r *http.Request) error {
 
 // appendAnswer appends an outcome as a line.
 func appendAnswer(dst []byte, o Outcome) []byte {
-	if o.Err == nil {
-		return appendLine(dst, Answer{Seq: o.Pointer.Seq, Commit: o.Pointer.Commit, Pointer: &o.Pointer})
+	if o.Err == nil { // by hand, for there may be very many
+		dst = strconv.AppendUint(append(dst, `{"seq":`...), o.Pointer.Seq, 10)
+		dst = strconv.AppendUint(append(dst, `,"commit":`...), o.Pointer.Commit, 10)
+		dst = append(append(dst, `,"pointer":"`...), o.Pointer.String()...)
+		return append(dst, "\"}\n"...)
 	}
 	f := failureOf(o.Err)
 	a := Answer{Error: f.Message, Code: f.Code, At: f.At}

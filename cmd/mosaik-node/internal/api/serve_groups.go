@@ -106,7 +106,7 @@ func (s *Server) serveCommitBytes(w http.ResponseWriter, r *http.Request) error 
 
 // serveCommits sends a range of commits, framed.
 func (s *Server) serveCommits(w http.ResponseWriter, r *http.Request) error {
-	ctx, _, leave, err := s.enter(r)
+	ctx, _, leave, err := s.enter(r, false)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (s *Server) serveCommits(w http.ResponseWriter, r *http.Request) error {
 
 // serveCheck checks what the node has on disk.
 func (s *Server) serveCheck(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel, leave, err := s.enter(r)
+	ctx, cancel, leave, err := s.enter(r, false)
 	if err != nil {
 		return err
 	}

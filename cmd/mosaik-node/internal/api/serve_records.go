@@ -101,15 +101,15 @@ func (req *recordsRequest) chooseFormat(accept string) error {
 
 // serveRecords reads a log from a position, to its end or on and on.
 func (s *Server) serveRecords(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel, leave, err := s.enter(r)
-	if err != nil {
-		return err
-	}
-	defer leave()
 	req, err := parseRecordsRequest(r)
 	if err != nil {
 		return err
 	}
+	ctx, cancel, leave, err := s.enter(r, req.query.Follow)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	g, err := s.local.place(req.ref)
 	if err != nil {
 		return err

@@ -99,8 +99,8 @@ func NewServer(e *engine.Engine, opts Options) *Server {
 }
 
 // Drain makes requests that would go on for ever come to their end: followers are
-// told that the node closes, appends take no further records. New requests are
-// still answered.
+// told that the node closes, appends take no further records. Others go on to
+// their end, and new ones are still answered.
 func (s *Server) Drain() { s.drain() }
 
 // ServeHTTP answers one request.
@@ -149,16 +149,20 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, to route) {
 	f.send(w)
 }
 
-// enter counts a request that may go on for long, and gives it a context that
-// ends when the server drains. leave must be called.
-func (s *Server) enter(r *http.Request) (ctx context.Context, cancel context.CancelFunc, leave func(), err error) {
+// enter counts a request that may go on for long, and gives it a context; that of
+// one that has no end of its own ends when the server drains. leave must be
+// called.
+func (s *Server) enter(r *http.Request, endless bool) (ctx context.Context, cancel context.CancelFunc, leave func(), err error) {
 	select {
 	case s.requests <- struct{}{}:
 	default:
 		return nil, nil, nil, fmt.Errorf("%w: %d requests are under way", engine.ErrBusy, cap(s.requests))
 	}
 	ctx, cancel = context.WithCancel(r.Context())
-	unlink := context.AfterFunc(s.draining, cancel)
+	unlink := func() bool { return true }
+	if endless {
+		unlink = context.AfterFunc(s.draining, cancel)
+	}
 	return ctx, cancel, func() {
 		unlink()
 		cancel()

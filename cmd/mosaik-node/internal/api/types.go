@@ -84,7 +84,7 @@ type Commit struct {
 // Run describes the consecutive records of one key in a commit.
 type Run struct {
 	Key      identity.ID `json:"key"`
-	Name     string      `json:"name,omitempty"`
+	Name     string      `json:"name,omitempty"` // absent: the directory has none for the key
 	FirstSeq uint64      `json:"first_seq"`
 	Count    int         `json:"count"`
 }
@@ -111,7 +111,7 @@ func CommitOf(c *log.Commit, name func(identity.ID) string) (Commit, error) {
 type Answer struct {
 	Seq     uint64       `json:"seq,omitempty"`
 	Commit  uint64       `json:"commit,omitempty"`
-	Pointer *log.Pointer `json:"pointer,omitempty"`
+	Pointer *log.Pointer `json:"pointer,omitempty"` // absent with an error, as are the two above
 
 	Record uint64     `json:"record,omitempty"` // with an error: which record of the request, from 1
 	Error  string     `json:"error,omitempty"`
@@ -121,11 +121,11 @@ type Answer struct {
 
 // Check is one line of a check's answer: how far it is, or its result.
 type Check struct {
-	Done   uint64       `json:"done,omitempty"`
+	Done   uint64       `json:"done,omitempty"` // commits read
 	Total  uint64       `json:"total,omitempty"`
-	Report *CheckReport `json:"report,omitempty"`
+	Report *CheckReport `json:"report,omitempty"` // in the last line, if all is well
 
-	Error string     `json:"error,omitempty"`
+	Error string     `json:"error,omitempty"` // in the last line, if not
 	Code  string     `json:"code,omitempty"`
 	At    *ErrorSite `json:"at,omitempty"`
 }
