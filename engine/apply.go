@@ -44,6 +44,11 @@ type replica struct {
 		epoch   uint64   // likewise: latest of this node's own proposals
 		logs    map[identity.ID]*keyLog
 		changed chan struct{} // closed at the next publish; nil if nobody waits
+		// fetching is set while the group's rows are being replaced by those of another
+		// member, and generation counts how often that has happened. What is published
+		// means nothing then, and a reader that met either change starts anew.
+		fetching   bool
+		generation uint64
 	}
 
 	metrics struct {
@@ -109,6 +114,10 @@ type entry struct {
 func (r *replica) apply(e *entry) error {
 	r.state.applied = e.index
 	p, err := decodeProposal(e.cmd)
+	if errors.Is(err, log.ErrNewerFormat) {
+		// Refusing it would make this replica differ from those that know it.
+		return fmt.Errorf("group %s, Raft index %d: %w", r.group.Short(), e.index, err)
+	}
 	if err != nil {
 		return r.refuse(e, refusedMalformed)
 	}
@@ -235,7 +244,7 @@ func (r *replica) admit(p *proposal) (*proposer, outcome) {
 	case p.seq > from.seq+1:
 		return nil, refusedOrder
 	case p.seq+proposerWindow <= from.seq:
-		return nil, refusedEpoch // too old for its commit to be remembered
+		return nil, refusedForgotten
 	}
 	return from, 0
 }

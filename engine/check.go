@@ -132,7 +132,7 @@ func (c *groupCheck) index(ctx context.Context, key identity.ID, next uint64) er
 	defer cur.close()
 	var chunk []posting
 	for seq := uint64(1); seq < next; {
-		if err := errors.Join(ctx.Err(), c.g.engine.checkDone()); err != nil {
+		if err := c.g.interrupted(ctx); err != nil {
 			return err
 		}
 		if chunk, err = c.g.replica.postings(chunk[:0], key, seq); err != nil {

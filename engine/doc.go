@@ -34,6 +34,7 @@
 //	writer.runSlot       Options.InFlight per group: one batch each through Raft
 //	Engine.runTrim       one: lets the Raft log forget what the store has
 //	Engine.runDrain      one, during Close: waits for the writers
+//	store.runClose       one, during Close: flushes and closes pebble
 //	spaceWatch.runSpaceWatch  one: free space of the file system
 //
 // Close waits for all of them, and for the libraries' own. The applier is one of
@@ -44,5 +45,7 @@
 //	writer.submit     proposals leave in order; held while waiting for a batch
 //	writer.mu         the open batch; never held during IO
 //	replica.mu        what scanners see; never held during IO
+//	raftHost.mu       held for reading during the library's short calls
+//	leaderWatch.mu    who waits for another leader
 //	Engine.mu         open views of the store, and whether it is closing
 package engine

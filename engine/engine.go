@@ -26,17 +26,18 @@ type Engine struct {
 	opts   *Options // complete; never changed after Open
 	unlock func() error
 	cache  *pebble.Cache
-	db     *pebble.DB
+	db     *store
 	rlog   *raftlog.Log
 	host   *raftHost
 	groups []*Group // spread groups first, then the named ones
 	byName map[string]*Group
 	space  *spaceWatch
 
-	stop   chan struct{} // closed when Close begins
-	done   chan struct{} // closed when readers must let go
-	wg     sync.WaitGroup
-	cancel context.CancelFunc
+	stop    chan struct{} // closed when Close begins
+	expired chan struct{} // closed when Close has waited long enough for appends
+	done    chan struct{} // closed when readers must let go
+	wg      sync.WaitGroup
+	cancel  context.CancelFunc
 
 	mu struct {
 		sync.Mutex
@@ -59,7 +60,7 @@ func Open(dir string, opts *Options) (*Engine, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{dir: dir, opts: o, stop: make(chan struct{}), done: make(chan struct{}), byName: make(map[string]*Group)}
+	e := &Engine{dir: dir, opts: o, stop: make(chan struct{}), expired: make(chan struct{}), done: make(chan struct{}), byName: make(map[string]*Group)}
 	e.mu.idle = make(chan struct{})
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.shutdown())
@@ -146,6 +147,12 @@ func (e *Engine) openStoreFile() error {
 		if o.Members == nil {
 			o.Members = []identity.PeerID{o.Peer}
 		}
+		for _, name := range []string{storeDirName, raftDirName} {
+			if _, err := o.FS.Stat(o.FS.PathJoin(e.dir, name)); err == nil {
+				return &log.CorruptionError{File: o.FS.PathJoin(e.dir, storeFileName),
+					Err: fmt.Errorf("it is missing, but there is %s: restore it, or move the directory away", name)}
+			}
+		}
 		o.Spread = cmp.Or(o.Spread, 1)
 		s = &storeFile{host: host, peer: o.Peer, members: o.Members, spread: o.Spread, named: o.Named}
 		return writeStoreFile(o.FS, e.dir, s)
@@ -198,7 +205,7 @@ func (e *Engine) addGroup(name string) error {
 			return fmt.Errorf("mosaik: options: groups %q and %q share the shard number %x: rename one", other.name, name, g.shard)
 		}
 	}
-	r, err := newReplica(e.db, g.shard, id, g.self)
+	r, err := newReplica(e.db.DB, g.shard, id, g.self)
 	if err != nil {
 		return err
 	}
@@ -263,6 +270,9 @@ func (e *Engine) leaderChanged(shard, replica, term uint64) {
 	for _, g := range e.groups {
 		if g.shard == shard {
 			leader := memberOf(e.opts.Members, replica)
+			if replica != 0 {
+				g.leaders.announce()
+			}
 			e.opts.Logger.Info("leader changed", "group", g.name, "leader", leader.Short(), "term", term)
 			e.opts.Events.LeaderChanged(g.name, leader, term)
 		}
@@ -326,6 +336,7 @@ func (e *Engine) shutdown() error {
 		}
 	}
 	drained := e.drain()
+	close(e.expired)
 	e.handOver()
 	close(e.done)
 	if e.cancel != nil {
@@ -333,6 +344,7 @@ func (e *Engine) shutdown() error {
 	}
 	e.wg.Wait()
 	if e.host != nil {
+		e.rlog.Drain()
 		err = errors.Join(err, e.host.close())
 	} else if e.rlog != nil {
 		err = errors.Join(err, e.rlog.Close())
@@ -343,7 +355,7 @@ func (e *Engine) shutdown() error {
 		err = errors.Join(err, g.replica.batch.Close())
 	}
 	if e.db != nil {
-		err = errors.Join(err, closeStore(e.opts.FS, e.dir, e.db, e.cache))
+		err = errors.Join(err, e.db.close(e.unflushed()))
 	} else if e.cache != nil {
 		e.cache.Unref()
 	}
@@ -378,7 +390,10 @@ func (e *Engine) runDrain(ended chan<- struct{}) {
 }
 
 // handOverTimeout bounds how long Close waits for others to take the lead.
-const handOverTimeout = time.Second
+const (
+	handOverTimeout = time.Second
+	handOverTurn    = 150 * time.Millisecond
+)
 
 // handOver makes other members lead the groups this node leads.
 func (e *Engine) handOver() {
@@ -387,14 +402,19 @@ func (e *Engine) handOver() {
 	}
 	deadline := time.Now().Add(handOverTimeout)
 	for _, g := range e.groups {
-		if !e.host.handOver(g.shard) {
-			continue
-		}
-		for time.Now().Before(deadline) {
-			if leader, _ := e.host.leader(g.shard); leader != 0 && leader != g.self {
+		// One that is not reachable or too far behind does not take the lead: then
+		// the next is asked.
+		for n := 0; time.Now().Before(deadline); n++ {
+			changed := g.leaders.changed()
+			if !e.host.handOver(g.shard, n) {
 				break
 			}
-			time.Sleep(time.Millisecond)
+			t := time.NewTimer(handOverTurn)
+			select {
+			case <-changed:
+			case <-t.C:
+			}
+			t.Stop()
 		}
 	}
 }
@@ -403,6 +423,16 @@ func (e *Engine) handOver() {
 func (e *Engine) closing() bool {
 	select {
 	case <-e.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// drainExpired reports whether Close has stopped waiting for appends.
+func (e *Engine) drainExpired() bool {
+	select {
+	case <-e.expired:
 		return true
 	default:
 		return false
@@ -445,6 +475,20 @@ func (e *Engine) release() {
 	if e.mu.closed && e.mu.readers == 0 {
 		close(e.mu.idle)
 	}
+}
+
+// unflushed reports whether the store should be flushed before it is closed:
+// something was applied, and the disk has room for it.
+func (e *Engine) unflushed() bool {
+	if e.host == nil || e.space.room() != nil {
+		return false
+	}
+	for _, g := range e.groups {
+		if g.replica.unflushed.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 func (e *Engine) waitForReaders() {

@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
@@ -23,6 +24,7 @@ type Group struct {
 	shard  uint64 // first 8 bytes of id: the Raft library's name for it
 	self   uint64 // this node's replica id
 
+	leaders   leaderWatch
 	recoverTo uint64 // Raft index this node's own Raft log knew as committed at Open
 	host      *raftHost
 	replica   *replica
@@ -163,7 +165,32 @@ func (g *Group) pause(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-g.engine.stop:
+	case <-g.engine.expired:
+	}
+}
+
+// leaderWatch tells those who wait that a group follows another leader.
+type leaderWatch struct {
+	mu sync.Mutex
+	ch chan struct{} // closed at the next change; nil if nobody waits
+}
+
+// changed returns a channel that is closed when the next leader takes over.
+func (w *leaderWatch) changed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ch == nil {
+		w.ch = make(chan struct{})
+	}
+	return w.ch
+}
+
+func (w *leaderWatch) announce() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ch != nil {
+		close(w.ch)
+		w.ch = nil
 	}
 }
 
@@ -177,16 +204,21 @@ func (g *Group) trim(ctx context.Context, t *trimmer) error {
 	if now.bytes-t.last.bytes < uint64(g.engine.opts.RaftLogBytes)/2 && now.applied-t.last.applied < trimEntries {
 		return nil
 	}
+	if g.engine.space.room() != nil {
+		return nil // a flush would fail, and the library dies of a snapshot it cannot write
+	}
 	keep := t.last.applied
 	if len(g.engine.opts.Members) == 1 {
 		keep = now.applied // nobody lags behind a node alone
 	}
+	if keep != 0 {
+		if err := g.host.compact(ctx, g.shard, keep); err != nil {
+			return fmt.Errorf("mosaik: trim the Raft log of group %s: %w", g.name, err)
+		}
+	}
 	t.last = now
 	if keep == 0 {
 		return nil
-	}
-	if err := g.host.compact(ctx, g.shard, keep); err != nil {
-		return fmt.Errorf("mosaik: trim the Raft log of group %s: %w", g.name, err)
 	}
 	g.engine.opts.Events.Trimmed(g.name, keep)
 	return nil

@@ -28,16 +28,11 @@ func (r *replica) load() error {
 	if err != nil {
 		return fail(err)
 	}
-	if !exists {
-		// Rows without a state row are what a state transfer left that did not come
-		// to its end; Raft will have it sent again.
-		if err := r.db.DeleteRange(appendSpace(nil, r.shard, 0), appendSpace(nil, r.shard, spaceEnd), pebble.NoSync); err != nil {
+	logs := make(map[identity.ID]*keyLog)
+	if exists {
+		if err := r.loadLogs(s, logs); err != nil {
 			return fail(err)
 		}
-	}
-	logs, err := r.loadLogs(s)
-	if err != nil {
-		return fail(err)
 	}
 	r.state, r.dirty, r.full = s, nil, nil
 	r.mu.Lock()
@@ -46,6 +41,11 @@ func (r *replica) load() error {
 	r.mu.total = s.total()
 	r.mu.epoch = s.epochOf(r.self)
 	r.mu.Unlock()
+	if !exists {
+		// Rows without a state row are what a state transfer left that did not come
+		// to its end; Raft has it sent again, and receive clears them first.
+		return nil
+	}
 	if err := r.loadTail(); err != nil {
 		return fail(err)
 	}
@@ -67,14 +67,13 @@ func (r *replica) loadState() (s state, exists bool, err error) {
 	return s, true, errors.Join(err, closer.Close())
 }
 
-func (r *replica) loadLogs(s state) (map[identity.ID]*keyLog, error) {
-	logs := make(map[identity.ID]*keyLog)
+func (r *replica) loadLogs(s state, logs map[identity.ID]*keyLog) error {
 	it, err := r.db.NewIter(&pebble.IterOptions{
 		LowerBound: appendSpace(nil, r.shard, spaceKey),
 		UpperBound: appendSpace(nil, r.shard, spaceKey+1),
 	})
 	if err != nil {
-		return nil, r.corrupt(0, err)
+		return r.corrupt(0, err)
 	}
 	for it.First(); it.Valid(); it.Next() {
 		v, err := it.ValueAndErr()
@@ -86,15 +85,15 @@ func (r *replica) loadLogs(s state) (map[identity.ID]*keyLog, error) {
 			err = fmt.Errorf("key row %x names log %d of %d", it.Key(), row.number, s.logs)
 		}
 		if err != nil {
-			return nil, errors.Join(&log.CorruptionError{Group: r.group, Err: err}, it.Close())
+			return errors.Join(&log.CorruptionError{Group: r.group, Err: err}, it.Close())
 		}
 		key := identity.ID(it.Key()[spaceSize:])
 		logs[key] = &keyLog{key: key, number: row.number, nextApply: row.next, next: row.next, commit: row.commit}
 	}
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return nil, r.corrupt(0, err)
+		return r.corrupt(0, err)
 	}
-	return logs, nil
+	return nil
 }
 
 // loadTail adds the postings of the commits from the horizon on. A run whose

@@ -23,6 +23,9 @@ var (
 	// ErrBusy says that the write path was full for as long as the caller was
 	// willing to wait. Nothing was written; try again later or slower.
 	ErrBusy = errors.New("mosaik: busy")
+	// ErrFetching says that this node is taking over the group's state from another
+	// member and cannot be read until it has it. Scans wait for that by themselves.
+	ErrFetching = errors.New("mosaik: state is being fetched from another member")
 	// ErrDiskFull says that the store's file system has too little room left to
 	// accept writes. Nothing was written; reads go on, and writes are accepted
 	// again as soon as there is room.

@@ -33,12 +33,13 @@ func (p *proposal) appendHeader(dst []byte) []byte {
 	return le.AppendUint64(dst, p.seq)
 }
 
+// decodeProposal decodes the command of an entry; the body aliases it.
 func decodeProposal(cmd []byte) (proposal, error) {
-	if len(cmd) <= proposalHeaderSize {
-		return proposal{}, fmt.Errorf("proposal of %d bytes", len(cmd))
+	if len(cmd) > 0 && cmd[0] > proposalVersion {
+		return proposal{}, fmt.Errorf("%w: proposal version %d, this program knows %d", log.ErrNewerFormat, cmd[0], proposalVersion)
 	}
-	if cmd[0] != proposalVersion {
-		return proposal{}, fmt.Errorf("proposal version %d, this program knows %d", cmd[0], proposalVersion)
+	if len(cmd) <= proposalHeaderSize || cmd[0] != proposalVersion {
+		return proposal{}, fmt.Errorf("proposal of %d bytes", len(cmd))
 	}
 	if len(cmd)-proposalHeaderSize > log.MaxBody {
 		return proposal{}, fmt.Errorf("proposal body of %d bytes exceeds %d", len(cmd)-proposalHeaderSize, log.MaxBody)
@@ -62,6 +63,7 @@ const (
 	refusedMalformed outcome = 1<<63 + iota // does not decode; never proposed by this program
 	refusedOrder                            // an earlier proposal of the proposer is missing
 	refusedEpoch                            // the proposer has opened the group again since
+	refusedForgotten                        // applied, but so long ago that its commit is not remembered
 )
 
 func (o outcome) refused() bool { return o >= 1<<63 }

@@ -50,12 +50,30 @@ type raftHost struct {
 	members map[uint64]string // replica id -> address
 	self    uint64            // own replica id
 	tick    time.Duration
+
+	mu struct {
+		sync.RWMutex // held for reading during calls: the library does not bear them while it closes
+		closed       bool
+	}
+	closed chan struct{} // closed with mu.closed: the library forgets requests it gets while it closes
 }
+
+// enter begins a call of the library; every true needs a leave.
+func (h *raftHost) enter() bool {
+	h.mu.RLock()
+	if h.mu.closed {
+		h.mu.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (h *raftHost) leave() { h.mu.RUnlock() }
 
 // startRaftHost starts the library on dir/host, with entries on rlog. The host
 // owns rlog from here on; when starting fails, rlog has been closed.
 func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard uint64, replica uint64, term uint64)) (_ *raftHost, err error) {
-	h := &raftHost{members: make(map[uint64]string), tick: memberTick}
+	h := &raftHost{members: make(map[uint64]string), tick: memberTick, closed: make(chan struct{})}
 	for i, m := range o.Members {
 		address := m.String()
 		if o.Addresses != nil {
@@ -148,6 +166,10 @@ func (h *raftHost) close() (err error) {
 			err = fmt.Errorf("mosaik: stop raft: %v", p)
 		}
 	}()
+	h.mu.Lock()
+	h.mu.closed = true
+	close(h.closed)
+	h.mu.Unlock()
 	h.nh.Close()
 	return nil
 }
@@ -158,20 +180,26 @@ type verdict int
 const (
 	verdictApplied verdict = iota // in the log; outcome and receipt say as what
 	verdictDropped                // not in the log: there was no leader to take it
-	verdictUnknown                // may or may not come to be in the log
+	verdictUnknown                // may or may not come to be in the log, or another leader took over
 	verdictClosed                 // the node is closing; outcome unknown
 )
 
-// ticket stands for a proposal under way.
+// pendingProposal is a proposal under way.
 type pendingProposal struct {
 	rs      *dragonboat.RequestState
 	verdict verdict // when rs is nil
 	err     error
+
+	newLeader <-chan struct{} // closed when another leader took over since it was proposed
 }
 
 // propose hands cmd to Raft and returns at once; proposals of one group are
 // ordered by the order of calls. The library copies cmd.
 func (h *raftHost) propose(session *client.Session, cmd []byte, timeout time.Duration) pendingProposal {
+	if !h.enter() {
+		return pendingProposal{verdict: verdictClosed, err: log.ErrClosed}
+	}
+	defer h.leave()
 	rs, err := h.nh.Propose(session, cmd, timeout)
 	switch {
 	case err == nil:
@@ -183,13 +211,20 @@ func (h *raftHost) propose(session *client.Session, cmd []byte, timeout time.Dur
 	}
 }
 
-// wait blocks until the library says what became of the proposal.
+// wait blocks until the library says what became of the proposal, or until
+// another leader takes over: what was on its way to the old one is lost without
+// a word.
 func (p pendingProposal) wait() (verdict, outcome, []byte) {
 	if p.rs == nil {
 		return p.verdict, 0, nil
 	}
-	defer p.rs.Release()
-	r := <-p.rs.ResultC()
+	var r dragonboat.RequestResult
+	select {
+	case r = <-p.rs.ResultC():
+		defer p.rs.Release()
+	case <-p.newLeader:
+		return verdictUnknown, 0, nil // the library still holds p.rs
+	}
 	switch {
 	case r.Completed():
 		result := r.GetResult()
@@ -219,8 +254,12 @@ func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Dur
 	}
 	for {
 		wait := min(h.attempt()/2, time.Until(deadline))
+		if !h.enter() {
+			return log.ErrClosed
+		}
 		// The library counts in ticks and refuses less than one.
 		rs, err := h.nh.ReadIndex(shard, max(wait, h.tick))
+		h.leave()
 		if errors.Is(err, dragonboat.ErrClosed) || errors.Is(err, dragonboat.ErrShardClosed) {
 			return log.ErrClosed
 		}
@@ -234,6 +273,8 @@ func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Dur
 				if r.Terminated() {
 					return log.ErrClosed
 				}
+			case <-h.closed:
+				return log.ErrClosed
 			case <-ctx.Done():
 				return fmt.Errorf("%w: read not confirmed: %w", ErrNoQuorum, ctx.Err())
 			}
@@ -250,23 +291,29 @@ func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Dur
 	}
 }
 
-// handOver makes another member lead the group, if this one does: to the others
-// a leader that leaves like this costs a round trip instead of an election. It
-// does not wait for the outcome.
-func (h *raftHost) handOver(shard uint64) (asked bool) {
-	if leader, _ := h.leader(shard); leader != h.self || len(h.members) == 1 {
+// handOver asks the library to make another member lead the group, the n-th of
+// the others; to them a leader that leaves like this costs a round trip instead
+// of an election. It does not wait for the outcome, and reports false when this
+// member does not lead.
+func (h *raftHost) handOver(shard uint64, n int) bool {
+	others := uint64(len(h.members) - 1)
+	if leader, _ := h.leader(shard); leader != h.self || others == 0 || !h.enter() {
 		return false
 	}
-	for i := range uint64(len(h.members)) {
-		if target := (h.self+i)%uint64(len(h.members)) + 1; target != h.self {
-			return h.nh.RequestLeaderTransfer(shard, target) == nil
-		}
+	defer h.leave()
+	target := uint64(n)%others + 1
+	if target >= h.self {
+		target++
 	}
-	return false
+	return h.nh.RequestLeaderTransfer(shard, target) == nil
 }
 
 // leader returns the replica id of the group's leader, or 0, and the term.
 func (h *raftHost) leader(shard uint64) (replica, term uint64) {
+	if !h.enter() {
+		return 0, 0
+	}
+	defer h.leave()
 	replica, term, valid, err := h.nh.GetLeaderID(shard)
 	if err != nil || !valid {
 		return 0, term
@@ -376,7 +423,10 @@ func committedIndex(rlog raftio.ILogDB, shard, self, applied uint64) (uint64, er
 		if err != nil {
 			return 0, err
 		}
-		if len(entries) == 1 && (entries[0].Type == raftpb.ApplicationEntry || entries[0].Type == raftpb.EncodedEntry) && len(entries[0].Cmd) > 0 {
+		if len(entries) == 0 {
+			return applied, nil // not here: another member has to send it
+		}
+		if (entries[0].Type == raftpb.ApplicationEntry || entries[0].Type == raftpb.EncodedEntry) && len(entries[0].Cmd) > 0 {
 			return i, nil
 		}
 	}

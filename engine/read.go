@@ -76,7 +76,12 @@ func (g *Group) Commit(n uint64) (log.Commit, error) {
 		return log.Commit{}, err
 	}
 	defer g.engine.release()
-	return g.replica.commit(n)
+	generation, err := g.replica.steady()
+	if err != nil {
+		return log.Commit{}, err
+	}
+	c, err := g.replica.commit(n)
+	return c, g.replica.unlessReplaced(generation, err)
 }
 
 func (r *replica) commit(n uint64) (log.Commit, error) {
@@ -99,16 +104,16 @@ func (r *replica) commit(n uint64) (log.Commit, error) {
 // the iteration with a *log.CorruptionError.
 func (g *Group) Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Commit, error] {
 	return func(yield func(log.Commit, error) bool) {
-		head := g.Head().Number
-		if to == 0 {
-			to = head
-		}
 		cur, err := g.openCursor()
 		if err != nil {
 			yield(log.Commit{}, err)
 			return
 		}
 		defer cur.close()
+		head := cur.head
+		if to == 0 {
+			to = head
+		}
 		for n := from; n <= to; n++ {
 			if n == 0 || n > head {
 				yield(log.Commit{}, fmt.Errorf("%w: commit %d, the head is %d", log.ErrNotFound, n, head))
@@ -116,10 +121,10 @@ func (g *Group) Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Comm
 			}
 			c, err := cur.commit(n)
 			if err == nil {
-				err = errors.Join(ctx.Err(), g.engine.checkDone())
+				err = g.interrupted(ctx)
 			}
 			if err != nil {
-				yield(log.Commit{}, err)
+				yield(log.Commit{}, g.replica.unlessReplaced(cur.generation, err))
 				return
 			}
 			if !yield(c, nil) {
@@ -146,18 +151,26 @@ func (g *Group) openCursor() (*groupCursor, error) {
 	if err := g.engine.checkOpen(); err != nil {
 		return nil, err
 	}
-	c, err := g.replica.newCursor(1)
+	generation, err := g.replica.steady()
 	if err != nil {
 		g.engine.release()
 		return nil, err
 	}
-	return &groupCursor{cursor: c, g: g}, nil
+	head := g.Head().Number
+	c, err := g.replica.newCursor(1)
+	if err != nil {
+		g.engine.release()
+		return nil, g.replica.unlessReplaced(generation, err)
+	}
+	return &groupCursor{cursor: c, g: g, generation: generation, head: head}, nil
 }
 
 // groupCursor is a cursor that Engine.Close waits for.
 type groupCursor struct {
 	*cursor
-	g *Group
+	g          *Group
+	generation uint64 // of the state it looks at
+	head       uint64 // last commit in it
 }
 
 func (c *groupCursor) close() {
@@ -177,6 +190,31 @@ func (r *replica) newCursor(number uint64) (*cursor, error) {
 	return &cursor{r: r, it: it}, nil
 }
 
+// steady returns the generation of what is published, or ErrFetching while it
+// is being replaced.
+func (r *replica) steady() (generation uint64, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.mu.fetching {
+		return 0, fmt.Errorf("%w: group %s", ErrFetching, r.group.Short())
+	}
+	return r.mu.generation, nil
+}
+
+// unlessReplaced returns err, or ErrFetching if the state has been replaced
+// since the given generation: then err may only say that the old one is gone.
+func (r *replica) unlessReplaced(generation uint64, err error) error {
+	if err == nil {
+		return nil
+	}
+	if now, busy := r.steady(); busy != nil {
+		return busy
+	} else if now != generation {
+		return fmt.Errorf("%w: group %s: read again", ErrFetching, r.group.Short())
+	}
+	return err
+}
+
 // commit returns commit n whole. Commits must be asked for in ascending order.
 // The body is valid until the next call.
 func (c *cursor) commit(n uint64) (log.Commit, error) {
@@ -191,9 +229,27 @@ func (c *cursor) commit(n uint64) (log.Commit, error) {
 		if !more {
 			commit := c.header
 			commit.Body = c.buf[log.HeaderSize:]
-			return commit, nil
+			return commit, c.complete(&commit)
 		}
 	}
+}
+
+// complete checks that no piece is missing at the commit's end.
+func (c *cursor) complete(commit *log.Commit) error {
+	records := 0
+	for offset := 0; offset < len(commit.Body); {
+		run, next, err := log.NextRun(commit.Body, offset)
+		if err != nil {
+			return &log.CorruptionError{Group: c.r.group, Commit: c.number, Offset: int64(log.HeaderSize + offset), Err: err}
+		}
+		records += run.Count
+		offset = next
+	}
+	if records != int(commit.Header.Records) {
+		return &log.CorruptionError{Group: c.r.group, Commit: c.number, Offset: int64(len(c.buf)),
+			Err: fmt.Errorf("%d of %d records are there", records, commit.Header.Records)}
+	}
+	return nil
 }
 
 // run returns the run that starts at the given offset of the body of commit n,
@@ -305,52 +361,84 @@ func (g *Group) Scan(ctx context.Context, q log.Query) iter.Seq2[log.Run, error]
 			yield(log.Run{}, err)
 			return
 		}
-		seq, err := g.locate(q.Key, q.From)
-		if err != nil {
-			yield(log.Run{}, err)
-			return
-		}
+		q := q // ranging over the iterator again starts anew
+		seq, located := uint64(0), false
 		for {
 			changed := g.replica.watch()
-			next, more, err := g.scanKnown(ctx, q, seq, yield)
-			if err != nil {
+			var more bool
+			err := g.interrupted(ctx)
+			if err == nil && !located {
+				seq, err = g.start(&q)
+				located = err == nil
+			}
+			if err == nil {
+				seq, more, err = g.scanKnown(ctx, q, seq, yield)
+			}
+			fetching := errors.Is(err, ErrFetching)
+			if err != nil && !fetching {
 				yield(log.Run{}, err)
 				return
 			}
-			if !more || !q.Follow {
-				return
-			}
-			if seq = next; q.Until != 0 && seq > q.Until {
+			if !fetching && (!more || !q.Follow || q.Until != 0 && seq > q.Until) {
 				return
 			}
 			select {
 			case <-changed:
 			case <-g.engine.done:
-				yield(log.Run{}, log.ErrClosed)
-				return
 			case <-ctx.Done():
-				yield(log.Run{}, ctx.Err())
-				return
 			}
 		}
 	}
 }
 
+// start resolves where a scan starts, and for one that does not follow also
+// where it ends: at the last record that is there now.
+func (g *Group) start(q *log.Query) (uint64, error) {
+	generation, err := g.replica.steady()
+	if err != nil {
+		return 0, err
+	}
+	end := g.replica.nextSeq(q.Key)
+	seq, err := g.locate(q.Key, q.From)
+	if err != nil {
+		return 0, g.replica.unlessReplaced(generation, err)
+	}
+	if !q.Follow {
+		if end == 1 {
+			seq, end = 2, 2 // nothing, which an Until of 0 would not say
+		}
+		if last := end - 1; q.Until == 0 || q.Until > last {
+			q.Until = last
+		}
+	}
+	return seq, nil
+}
+
+// interrupted returns ctx's error, or log.ErrClosed when Close ends reads.
+func (g *Group) interrupted(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return g.engine.checkDone()
+}
+
 // scanKnown yields what is known of the key from seq on. It returns the next
 // seq, and whether the consumer wants more.
-func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield func(log.Run, error) bool) (uint64, bool, error) {
+func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield func(log.Run, error) bool) (_ uint64, more bool, err error) {
 	end := g.replica.nextSeq(q.Key)
 	if q.Until != 0 {
 		end = min(end, max(q.Until, q.Until+1)) // an Until of 2^64-1 is no bound
 	}
 	if seq >= end {
-		return seq, true, errors.Join(g.engine.checkClosed(), ctx.Err())
+		_, err := g.replica.steady()
+		return seq, true, err
 	}
 	cur, err := g.openCursor()
 	if err != nil {
 		return seq, false, err
 	}
 	defer cur.close()
+	defer func() { err = g.replica.unlessReplaced(cur.generation, err) }()
 	var postings []posting
 	for seq < end {
 		if postings, err = g.replica.postings(postings[:0], q.Key, seq); err != nil {
@@ -363,7 +451,7 @@ func (g *Group) scanKnown(ctx context.Context, q log.Query, seq uint64, yield fu
 			if p.firstSeq >= end {
 				return end, true, nil
 			}
-			if err := errors.Join(ctx.Err(), g.engine.checkDone()); err != nil {
+			if err := g.interrupted(ctx); err != nil {
 				return seq, false, err
 			}
 			run, err := cur.run(p.commit, p.offset)
@@ -443,6 +531,9 @@ func (g *Group) commitAt(t int64) (uint64, error) {
 // header decodes the header of a commit without copying its body.
 func (r *replica) header(n uint64) (log.Header, error) {
 	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n, 0))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return log.Header{}, &log.CorruptionError{Group: r.group, Commit: n, Err: errors.New("missing in the store")}
+	}
 	if err != nil {
 		return log.Header{}, r.corrupt(n, err)
 	}

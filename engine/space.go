@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ type spaceWatch struct {
 	reserve int64
 	events  *EventListener
 
+	mu      sync.Mutex            // around changes, so that events come in their order
 	low     atomic.Pointer[error] // free space is below the reserve
 	rlogLow atomic.Pointer[error] // the Raft log cannot prepare its next file
 }
@@ -53,6 +55,12 @@ func (s *spaceWatch) runSpaceWatch(ctx context.Context, done func()) {
 	}
 }
 
+// room asks the file system now and returns what full does.
+func (s *spaceWatch) room() error {
+	s.poll()
+	return s.full()
+}
+
 func (s *spaceWatch) poll() {
 	usage, err := s.fs.GetDiskUsage(s.dir)
 	if err != nil {
@@ -77,6 +85,8 @@ func (s *spaceWatch) raftLogFull(full bool, cause error) {
 
 // set stores err and reports the change, if it is one.
 func (s *spaceWatch) set(p *atomic.Pointer[error], err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	was := s.full()
 	if err == nil {
 		p.Store(nil)

@@ -260,9 +260,9 @@ func TestRaftLogFull(t *testing.T) {
 				holdsAcked(t, ctx, e, all)
 			} else {
 				d.refuse("")
-			}
-			if got := <-events; got.full {
-				t.Fatalf("round %d: %+v", round, got)
+				if got := <-events; got.full {
+					t.Fatalf("round %d: %+v", round, got)
+				}
 			}
 			if _, err := e.Append(ctx, identity.NewID("after"), []byte("x")); err != nil {
 				t.Errorf("round %d: %v", round, err)

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -31,9 +31,28 @@ const storeFormatVersion = pebble.FormatValueSeparation
 // The store writes no log of its own, since the Raft log has every entry until
 // the store has flushed it. Values are stored as they come, because payloads are
 // the user's to compress and a body's bytes are what is hashed.
-func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebble.DB, error) {
+func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (_ *store, err error) {
+	path := o.FS.PathJoin(dir, storeDirName)
+	if err := checkManifest(o.FS, dir); err != nil {
+		return nil, err
+	}
+	if err := makeDir(o.FS, path); err != nil {
+		return nil, err
+	}
+	lock, err := pebble.LockDirectory(path, o.FS)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrLocked, path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	fs := newStoreFS(o.FS)
+	var limit rateLimit
 	opts := &pebble.Options{
-		FS:                          markerFS{o.FS},
+		FS:                          fs,
+		Lock:                        lock,
 		Cache:                       cache,
 		DisableWAL:                  true,
 		FormatMajorVersion:          storeFormatVersion,
@@ -47,8 +66,10 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebbl
 		Logger:                      storeLogger{o.Logger.With("component", "store")},
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
-				o.Logger.Warn("store: background work failed and will be tried again", "err", err)
-				o.Events.BackgroundError(err)
+				if limit.allow(time.Now()) {
+					o.Logger.Warn("store: background work failed and will be tried again", "err", err)
+					o.Events.BackgroundError(err)
+				}
 			},
 			// Without this pebble stops the process. The read that found the damage
 			// returns it; the rest of the store can still be read.
@@ -80,10 +101,6 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebbl
 			TargetGarbageRatio:    1,
 		}
 	}
-	path := o.FS.PathJoin(dir, storeDirName)
-	if err := checkManifest(o.FS, dir); err != nil {
-		return nil, err
-	}
 	db, err := pebble.Open(path, opts)
 	if err != nil {
 		if pebble.IsCorruptionError(err) {
@@ -95,27 +112,17 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (*pebbl
 		}
 		return nil, fmt.Errorf("mosaik: open store %s: %w", path, err)
 	}
-	return db, nil
+	return &store{DB: db, cache: cache, fs: fs, lock: lock, dir: dir}, nil
 }
 
-// markerFS is the file system as pebble should use it. Pebble v2.1.7 makes a
-// manifest and the marker that names it, and syncs their directory once for both
-// (cockroachdb/pebble issue 5825): after a power cut the marker could be there
-// without the manifest. Here the directory is synced before each marker.
-type markerFS struct{ vfs.FS }
-
-// Create syncs the directory of a marker before it makes it.
-func (m markerFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(m.PathBase(name), "marker.") {
-		if err := syncDir(m.FS, m.PathDir(name)); err != nil {
-			return nil, err
-		}
-	}
-	return m.FS.Create(name, category)
+// store is an open pebble with what belongs to it.
+type store struct {
+	*pebble.DB
+	cache *pebble.Cache
+	fs    *storeFS
+	lock  *pebble.Lock
+	dir   string // of the node
 }
-
-// Unwrap returns the file system below.
-func (m markerFS) Unwrap() vfs.FS { return m.FS }
 
 // sizes are the buffer sizes of a store, by what its file system has.
 type sizes struct {
@@ -169,14 +176,50 @@ func (s storeLogger) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("mosaik: store: "+format, args...)) // invariant: pebble does not expect this call to return
 }
 
-// closeStore flushes what is in memory, so that the next open has nothing to
-// replay, closes the store, and seals its manifest.
-func closeStore(fs vfs.FS, dir string, db *pebble.DB, cache *pebble.Cache) error {
-	err := db.Flush()
-	err = errors.Join(err, db.Close())
-	cache.Unref()
-	if err == nil {
-		err = sealManifest(fs, dir)
+// closeTimeout bounds how long closing the store may take; only a full disk
+// makes it take longer than a flush.
+const closeTimeout = 30 * time.Second
+
+// close flushes what is in memory if asked to, so that the next open has nothing
+// to replay, closes the store, and seals its manifest. A store that waits for
+// room on a full disk is abandoned: it holds its memory until the process ends,
+// but touches no file any more. What it had not flushed is in the Raft log.
+func (s *store) close(flush bool) error {
+	ended := make(chan error, 1)
+	go s.runClose(flush, ended)
+	timeout := closeTimeout
+	if s.fs.waiting() {
+		timeout = time.Second
 	}
-	return err
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case err := <-ended:
+		s.cache.Unref()
+		if err == nil {
+			err = sealManifest(s.fs.FS, s.dir)
+		}
+		return errors.Join(err, s.lock.Close())
+	case <-t.C:
+		s.fs.abandon()
+		return errors.Join(fmt.Errorf("%w: the store was closed without writing what is in memory; the Raft log has it", ErrDiskFull), s.lock.Close())
+	}
+}
+
+// runClose flushes and closes pebble.
+func (s *store) runClose(flush bool, ended chan<- error) {
+	var err error
+	if flush {
+		err = s.Flush()
+	}
+	ended <- errors.Join(err, s.DB.Close())
+}
+
+// rateLimit lets one report a second through: pebble tries a failed flush again
+// at once, thousands of times a second.
+type rateLimit struct{ last atomic.Int64 }
+
+func (r *rateLimit) allow(now time.Time) bool {
+	last := r.last.Load()
+	return now.UnixNano()-last >= int64(time.Second) && r.last.CompareAndSwap(last, now.UnixNano())
 }

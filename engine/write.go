@@ -51,6 +51,7 @@ type writer struct {
 		closed  bool
 		epoch   uint64
 		nextSeq uint64
+		flying  []uint64 // per slot: the proposal under way, 0 for none
 	}
 	wg sync.WaitGroup
 
@@ -99,6 +100,7 @@ func newWriter(g *Group, slots int, timeout time.Duration, session *client.Sessi
 	w.mu.open = newBatch()
 	w.mu.epoch = epoch
 	w.mu.nextSeq = 1
+	w.mu.flying = make([]uint64, slots)
 	return w
 }
 
@@ -107,8 +109,8 @@ func newBatch() *batch { return &batch{index: make(map[identity.ID]int)} }
 // start runs the slots.
 func (w *writer) start() {
 	w.wg.Add(w.slots)
-	for range w.slots {
-		go w.runSlot()
+	for slot := range w.slots {
+		go w.runSlot(slot)
 	}
 }
 
@@ -156,15 +158,16 @@ func (w *writer) join(ctx context.Context, key identity.ID, payloads [][]byte) (
 		return nil, err
 	}
 	size := bound(payloads)
-	if full := w.group.engine.space.full(); full != nil {
-		return nil, full
-	}
 	f := log.NewFuture()
 	w.mu.Lock()
 	for {
 		if w.mu.closed {
 			w.mu.Unlock()
 			return nil, log.ErrClosed
+		}
+		if full := w.group.engine.space.full(); full != nil {
+			w.mu.Unlock()
+			return nil, full
 		}
 		b := w.mu.open
 		if b.records == 0 || (b.bytes+size <= maxBatchBytes && b.records+len(payloads) <= maxBatchRecords) {
@@ -225,17 +228,17 @@ func (b *batch) add(f *log.Future, key identity.ID, payloads [][]byte) {
 }
 
 // runSlot carries one batch after the other through Raft.
-func (w *writer) runSlot() {
+func (w *writer) runSlot(slot int) {
 	defer w.wg.Done()
 	for {
 		w.submit <- struct{}{}
-		b := w.take()
+		b := w.take(slot)
 		if b == nil {
 			<-w.submit
 			return
 		}
 		b.encode(w.group.self)
-		p := w.group.host.propose(w.session, b.cmd, min(w.timeout, w.group.host.attempt()))
+		p := w.propose(b, w.timeout)
 		<-w.submit
 		w.metrics.batches.Add(1)
 		r, err := w.settle(b, p)
@@ -244,21 +247,27 @@ func (w *writer) runSlot() {
 		} else {
 			w.complete(b, r)
 		}
+		w.land(slot)
 		w.recycle(b)
 	}
 }
 
 // take waits for a batch with something in it, numbers it and opens the next.
 // It returns nil when the writer is closed and nothing is left.
-func (w *writer) take() *batch {
+//
+// A group remembers the commits of a proposer's last proposerWindow proposals,
+// to answer one that is sent again. So none is numbered that far ahead of the
+// oldest whose outcome is not known.
+func (w *writer) take(slot int) *batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.mu.open.records == 0 {
-		if w.mu.closed {
+	for w.mu.open.records == 0 || w.tooFarAhead() {
+		if w.mu.closed && w.mu.open.records == 0 {
 			return nil
 		}
 		w.mu.taken.Wait()
 	}
+	w.mu.flying[slot] = w.mu.nextSeq
 	b := w.mu.open
 	b.epoch, b.seq = w.mu.epoch, w.mu.nextSeq
 	w.mu.nextSeq++
@@ -274,6 +283,25 @@ func (w *writer) take() *batch {
 	return b
 }
 
+// tooFarAhead reports whether the next proposal has to wait for an older one.
+// REQUIRES: w.mu.
+func (w *writer) tooFarAhead() bool {
+	for _, seq := range w.mu.flying {
+		if seq != 0 && w.mu.nextSeq >= seq+proposerWindow {
+			return true
+		}
+	}
+	return false
+}
+
+// land says that the slot's proposal has its outcome.
+func (w *writer) land(slot int) {
+	w.mu.Lock()
+	w.mu.flying[slot] = 0
+	w.mu.taken.Signal()
+	w.mu.Unlock()
+}
+
 // encode writes the proposal into b.cmd.
 func (b *batch) encode(self uint64) {
 	p := proposal{time: time.Now().UnixNano(), proposer: self, epoch: b.epoch, seq: b.seq}
@@ -284,31 +312,47 @@ func (b *batch) encode(self uint64) {
 	}
 }
 
+// propose makes one attempt, no longer than left.
+func (w *writer) propose(b *batch, left time.Duration) pendingProposal {
+	newLeader := w.group.leaders.changed()
+	p := w.group.host.propose(w.session, b.cmd, max(min(left, w.group.host.attempt()), w.group.host.tick))
+	p.newLeader = newLeader
+	return p
+}
+
 // settle waits until the batch is applied, and proposes it again for as long as
-// its outcome is "not in the log" or unknown, up to the batch's deadline.
+// its outcome is "not in the log" or unknown, up to the batch's deadline. An
+// outcome that stays unknown is ErrNoQuorum.
 func (w *writer) settle(b *batch, p pendingProposal) (receipt, error) {
+	unknown := func(why string) error { return fmt.Errorf("%w: %s, it may still be committed", ErrNoQuorum, why) }
 	for attempt := 0; ; attempt++ {
 		v, o, data := p.wait()
 		switch {
 		case v == verdictClosed:
-			return receipt{}, fmt.Errorf("%w: the node stopped, the records may still be committed", log.ErrClosed)
-		case v == verdictApplied && o == refusedEpoch && !w.stale(b):
-			w.abandon(b)
-			return receipt{}, fmt.Errorf("%w: another writer with this node's name has written to the group: nothing was written, later appends may succeed", ErrMismatch)
+			return receipt{}, unknown("the node stopped before the group answered")
 		case v == verdictApplied && o == refusedMalformed:
 			return receipt{}, errors.New("mosaik: the group refused the proposal as malformed")
+		case v == verdictApplied && o == refusedEpoch && attempt == 0 && !w.stale(b):
+			w.abandon(b)
+			return receipt{}, fmt.Errorf("%w: another writer with this node's name has written to the group: nothing was written, later appends may succeed", ErrMismatch)
+		case v == verdictApplied && (o == refusedEpoch || o == refusedForgotten):
+			w.abandon(b)
+			return receipt{}, unknown("the group has lost track of the proposal")
 		case v == verdictApplied && !o.refused():
 			return w.receipt(b, uint64(o), data)
 		}
 		left := time.Until(b.deadline)
-		if left <= 0 || w.stale(b) || w.group.engine.closing() {
+		switch {
+		case w.group.engine.drainExpired():
+			return receipt{}, unknown("the node is closing and the group did not answer in time")
+		case left <= 0 || w.stale(b):
 			w.abandon(b)
-			return receipt{}, fmt.Errorf("%w: not committed within %v, it may still be", ErrNoQuorum, w.timeout)
+			return receipt{}, unknown(fmt.Sprintf("not committed within %v", w.timeout))
 		}
-		// No leader, or a predecessor that got lost and is being proposed again.
+		// No leader, a new one, or a predecessor that got lost and is proposed again.
 		w.metrics.retries.Add(1)
 		w.group.pause(w.group.host.tick)
-		p = w.group.host.propose(w.session, b.cmd, max(min(left, w.group.host.attempt()), w.group.host.tick))
+		p = w.propose(b, left)
 	}
 }
 
@@ -318,11 +362,15 @@ func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) 
 	if len(data) > 0 {
 		return decodeReceipt(number, data, len(b.runs))
 	}
-	c, err := w.group.Commit(number)
+	c, err := w.group.replica.commit(number)
 	if err != nil {
-		return receipt{}, err
+		return receipt{}, fmt.Errorf("%w: the records are in commit %d, which cannot be read: %w", ErrNoQuorum, number, err)
 	}
-	return receiptOf(&c)
+	r, err := receiptOf(&c)
+	if err == nil && len(r.seqs) != len(b.runs) {
+		err = errReceipt
+	}
+	return r, err
 }
 
 // abandon gives a batch up. Those after it can only be refused from now on, so

@@ -157,13 +157,16 @@ type sparePool struct {
 	list  []*spare
 	err   error // why the last attempt to prepare a spare failed, nil after a success
 	tries int   // attempts finished
+	drain bool  // the last spare may be taken although no other can be prepared
 	ready chan struct{}
 }
 
+// take returns a spare, or nil. While no further one can be prepared the last is
+// held back for Drain.
 func (p *sparePool) take() *spare {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.list) == 0 {
+	if len(p.list) == 0 || len(p.list) == 1 && p.err != nil && !p.drain {
 		return nil
 	}
 	s := p.list[0]
@@ -175,6 +178,14 @@ func (p *sparePool) add(s *spare) {
 	p.mu.Lock()
 	p.list = append(p.list, s)
 	p.err = nil
+	p.mu.Unlock()
+	poke(p.ready)
+}
+
+// release gives the last spare away.
+func (p *sparePool) release() {
+	p.mu.Lock()
+	p.drain = true
 	p.mu.Unlock()
 	poke(p.ready)
 }

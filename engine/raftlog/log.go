@@ -267,6 +267,10 @@ func (l *Log) Metrics() Metrics {
 	return m
 }
 
+// Drain lets a writer that waits for room take the file held back for this. A
+// Raft host that is to be closed waits for its writers first, so call it before.
+func (l *Log) Drain() { l.pool.release() }
+
 // Factory returns what config.NodeHostConfig.Expert.LogDBFactory wants.
 func (l *Log) Factory() config.LogDBFactory { return factory{l} }
 

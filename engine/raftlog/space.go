@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	readySpares  = 2       // spares prepared ahead: one to go on with, one held back for Drain
 	keptSpares   = 4       // freed files kept for reuse; the rest are deleted
 	zeroChunk    = 1 << 20 // bytes written at once while a file is prepared
 	zeroSync     = 8 << 20 // bytes between two syncs meanwhile, so that no flood of dirty pages delays the log's own
@@ -75,7 +76,7 @@ func (l *Log) runSpares() {
 			l.opts.Logger.Error("raft log cannot free a file", "err", err)
 		}
 		n, _, err := l.pool.state()
-		if n == 0 && l.failure() == nil && (err == nil || time.Since(refused) >= l.opts.SpaceRetry) {
+		if n < readySpares && l.failure() == nil && (err == nil || time.Since(refused) >= l.opts.SpaceRetry) {
 			if sp, err := l.prepare(); err == nil {
 				l.pool.add(sp)
 			} else if !errors.Is(err, ErrClosed) {
