@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -91,6 +90,7 @@ func TestCrash(t *testing.T) {
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		stop := make(chan struct{})
+		acknowledged := make(chan struct{})
 		for w := range 4 {
 			wg.Add(1)
 			go func() {
@@ -112,18 +112,15 @@ func TestCrash(t *testing.T) {
 					mu.Lock()
 					all = append(all, acked{key, p, payload})
 					mu.Unlock()
+					select {
+					case acknowledged <- struct{}{}:
+					case <-stop:
+					}
 				}
 			}()
 		}
-		grow := 200 + rng.IntN(1200)
-		for {
-			mu.Lock()
-			n := len(all)
-			mu.Unlock()
-			if n >= (round+1)*grow/2 {
-				break
-			}
-			time.Sleep(time.Millisecond)
+		for range 100 + rng.IntN(900) {
+			<-acknowledged
 		}
 		mu.Lock()
 		before := len(all)

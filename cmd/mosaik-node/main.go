@@ -12,8 +12,17 @@
 // Errors are printed in one place, run; exit.go says which error ends with
 // which exit code.
 //
-// Goroutines: see the packages below internal; this one starts none but those
-// of serve.go, which says so.
+// Goroutines, besides those of the packages below internal:
+//
+//	listener.runServe     serve: one per address it listens on; ends when the
+//	                      listener is closed, which serve waits for
+//	inbox.runRead         stream append: reads standard input; a read cannot be
+//	                      interrupted, so it may last as long as the process
+//	tickSource.runOpen    demo: opens and reads the head of its input, likewise
+//	feeder.runFeed        demo: appends tick after tick
+//	feeder.runCollect     demo: takes the acknowledgements
+//	outage.runCatchUp     demo: waits until the restarted node has all
+//	remoteBench.runServer bench: the HTTP API it measures; ends with its Close
 package main
 
 import (

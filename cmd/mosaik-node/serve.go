@@ -41,19 +41,15 @@ what is in effect.`,
 			if _, err := s.load(); err != nil {
 				return usage(cmd, err)
 			}
-			return serve(cmd.Context(), &s, s.logger(g.err))
+			return serve(cmd.Context(), &s, g.err)
 		},
 	}
 	s.addTo(cmd)
 	return cmd
 }
 
-// logger writes what an operator should know to w.
-func (s *settings) logger(w io.Writer) *slog.Logger {
-	level, err := s.level()
-	if err != nil {
-		level = slog.LevelInfo // check has refused it
-	}
+// logger writes to w what an operator should know, from the level on.
+func (s *settings) logger(w io.Writer, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		// Some libraries' errors print a stack when they are not asked for their text.
 		if err, ok := a.Value.Any().(error); ok {
@@ -70,8 +66,14 @@ func (s *settings) logger(w io.Writer) *slog.Logger {
 // serve runs a node until ctx ends, and then takes it down: first the API, so
 // that nothing new comes, then the engine, last the admin listener, on which one
 // can see it go.
-func serve(ctx context.Context, s *settings, logger *slog.Logger) (err error) {
-	engine.SetRaftLogger(logger)
+func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
+	level, err := s.level()
+	if err != nil {
+		return err
+	}
+	logger := s.logger(errOut, level)
+	// The Raft library finds a lot worth telling: it has to shout to be heard.
+	engine.SetRaftLogger(s.logger(errOut, level+slog.LevelWarn-slog.LevelInfo))
 	e, err := engine.Open(s.dir, s.options(logger))
 	if err != nil {
 		return err

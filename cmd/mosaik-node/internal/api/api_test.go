@@ -298,6 +298,10 @@ func TestRefused(t *testing.T) {
 		{"POST", "/api/v1/streams/notes/records", "text/plain", big, 413, "oversize"},
 		{"POST", "/api/v1/streams/notes/records", "application/octet-stream", "\xff\xff\xff\xff\x7f", 413, "oversize"},
 		{"POST", "/api/v1/streams/notes/records", "application/octet-stream", "\x05abc", 400, "bad_request"},
+		// A new name is not even made a name.
+		{"POST", "/api/v1/streams/new/records", "text/plain", big, 413, "oversize"},
+		{"POST", "/api/v1/streams/new/records", "application/x-ndjson", "{", 400, "bad_value"},
+		{"POST", "/api/v1/streams/new/records", "application/x-ndjson", "", 200, ""},
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			status, text := n.do(c.method, c.path, c.contentType, strings.NewReader(c.body))

@@ -2,13 +2,14 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"unicode/utf8"
 
+	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/log"
 )
 
@@ -38,8 +39,8 @@ func (e *recordError) Unwrap() error { return e.err }
 // Append appends each payload as one record of its own, many of them under way
 // at once, and yields an outcome for each in their order.
 //
-// The stream is opened first: a name that is new is given the codec, "raw" or
-// "json"; one that has another codec is log.ErrCodec, and nothing is written. An
+// A name that is new is given the codec, "raw" or "json", with its first record;
+// one that has another codec is log.ErrCodec, and nothing is written. An
 // empty codec means the stream's own, or raw. A log that is addressed by its key
 // is not given a name. Payloads of the codec json are checked and compacted, and
 // ErrValue if they are not JSON.
@@ -49,14 +50,13 @@ func (e *recordError) Unwrap() error { return e.err }
 // the taking, not what is under way; then the last outcome has ctx's error.
 func (l *Local) Append(ctx context.Context, r Ref, codec string, payloads Payloads) iter.Seq[Outcome] {
 	return func(yield func(Outcome) bool) {
-		w, codec, err := l.open(ctx, r, codec)
-		if err != nil {
+		p := &pipeline{local: l, ref: r, payloads: payloads, futures: make(chan *log.Future, Window)}
+		if err := p.open(ctx, codec); err != nil {
 			yield(Outcome{Err: err})
 			return
 		}
 		submitting, stop := context.WithCancel(ctx)
 		defer stop()
-		p := &pipeline{w: w, ref: r, payloads: payloads, futures: make(chan *log.Future, Window), json: codec == codecJSON}
 		go p.runSubmit(submitting)
 		wanted, failed := true, false
 		record := uint64(0)
@@ -79,58 +79,63 @@ func (l *Local) Append(ctx context.Context, r Ref, codec string, payloads Payloa
 	}
 }
 
-// open returns where to append, and the codec to use, after making sure that the
-// directory agrees.
-func (l *Local) open(ctx context.Context, r Ref, codec string) (log.Writer, string, error) {
-	if codec != "" && codec != codecRaw && codec != codecJSON {
-		return nil, "", fmt.Errorf("%w: codec %q: this API writes %s and %s", ErrRequest, codec, codecRaw, codecJSON)
-	}
-	if r.Key() == log.DirectoryKey() {
-		return nil, "", fmt.Errorf("%w: the directory is written by opening streams", ErrRequest)
-	}
-	g, err := l.place(r)
-	if err != nil {
-		return nil, "", err
-	}
-	e, known, err := l.directory(r).lookUp(ctx, r.Key())
-	switch {
-	case err != nil:
-		return nil, "", err
-	case known && codec == "":
-		if e.Codec != codecRaw && e.Codec != codecJSON {
-			return nil, "", fmt.Errorf("%w: the values of the log %s are written as %s; this API writes %s and %s", log.ErrCodec, r, e.Codec, codecRaw, codecJSON)
-		}
-		return g, e.Codec, nil
-	case known && (e.Kind != log.KindStream || e.Codec != codec):
-		return nil, "", fmt.Errorf("%w: the log %s is a %s of %s, not a %s of %s", log.ErrCodec, r, e.Kind, e.Codec, log.KindStream, codec)
-	case known:
-		return g, codec, nil
-	}
-	if codec == "" {
-		codec = codecRaw
-	}
-	if r.isKey() {
-		return g, codec, nil
-	}
-	var registrar log.Writer = l.engine // routes the directory's key to its own group
-	if r.Group != "" {
-		registrar = g
-	}
-	if codec == codecJSON {
-		_, err = log.StreamDef[json.RawMessage]{Name: r.Name, Codec: log.JSON[json.RawMessage]()}.Open(ctx, registrar)
-	} else {
-		_, err = log.StreamDef[[]byte]{Name: r.Name, Codec: log.Raw()}.Open(ctx, registrar)
-	}
-	return g, codec, err
-}
-
 // pipeline is one append under way.
 type pipeline struct {
-	w        log.Writer
+	local    *Local
 	ref      Ref
-	json     bool
 	payloads Payloads
 	futures  chan *log.Future // in the order of the records
+
+	// Settled by open.
+	group *engine.Group
+	codec string
+	fresh bool // the name has to be registered with the first record
+}
+
+// open settles where to append and in which codec, if the directory agrees.
+func (p *pipeline) open(ctx context.Context, codec string) error {
+	l, r := p.local, p.ref
+	if codec != "" && codec != codecRaw && codec != codecJSON {
+		return fmt.Errorf("%w: codec %q: this API writes %s and %s", ErrRequest, codec, codecRaw, codecJSON)
+	}
+	if r.Key() == log.DirectoryKey() {
+		return fmt.Errorf("%w: the directory is written by opening streams", ErrRequest)
+	}
+	var err error
+	if p.group, err = l.place(r); err != nil {
+		return err
+	}
+	e, known, err := l.directory(r).lookUp(ctx, r.Key())
+	if err != nil {
+		return err
+	}
+	p.codec = cmp.Or(codec, e.Codec, codecRaw)
+	switch {
+	case !known:
+		p.fresh = !r.isKey()
+		return log.DirectoryEntry{Name: r.Name, Kind: log.KindStream, Codec: p.codec}.Validate()
+	case e.Kind != log.KindStream || e.Codec != p.codec:
+		return fmt.Errorf("%w: the log %s is a %s of %s, not a %s of %s", log.ErrCodec, r, e.Kind, e.Codec, log.KindStream, p.codec)
+	case p.codec != codecRaw && p.codec != codecJSON:
+		return fmt.Errorf("%w: the values of the log %s are written as %s; this API writes %s and %s", log.ErrCodec, r, e.Codec, codecRaw, codecJSON)
+	}
+	return nil
+}
+
+// register writes the new name to the directory, unless somebody has been
+// faster, who may have another codec in mind.
+func (p *pipeline) register(ctx context.Context) error {
+	var w log.Writer = p.local.engine // routes the directory's key to its own group
+	if p.ref.Group != "" {
+		w = p.group
+	}
+	var err error
+	if p.codec == codecJSON {
+		_, err = log.StreamDef[json.RawMessage]{Name: p.ref.Name, Codec: log.JSON[json.RawMessage]()}.Open(ctx, w)
+	} else {
+		_, err = log.StreamDef[[]byte]{Name: p.ref.Name, Codec: log.Raw()}.Open(ctx, w)
+	}
+	return err
 }
 
 // runSubmit submits the records and closes futures. It never waits for an
@@ -143,17 +148,19 @@ func (p *pipeline) runSubmit(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && p.json {
+		if err == nil && p.codec == codecJSON {
 			line.Reset()
-			if !utf8.Valid(payload) {
-				err = errors.New("it is not UTF-8")
-			} else {
-				err = json.Compact(&line, payload)
+			if err = compact(&line, payload); err == nil {
+				payload = line.Bytes()
 			}
-			if err != nil {
-				err = fmt.Errorf("%w: it is not JSON: %w", ErrValue, err)
+		}
+		if err == nil && p.fresh {
+			// Not before there is a record that can be written: what is refused changes
+			// nothing.
+			if err = log.CheckAppend(key, [][]byte{payload}); err == nil {
+				err = p.register(ctx)
 			}
-			payload = line.Bytes()
+			p.fresh = false
 		}
 		if err != nil {
 			f := log.NewFuture()
@@ -161,7 +168,7 @@ func (p *pipeline) runSubmit(ctx context.Context) {
 			p.futures <- f
 			return
 		}
-		f := p.w.AppendAsync(ctx, key, payload)
+		f := p.group.AppendAsync(ctx, key, payload)
 		p.futures <- f
 		select {
 		case <-f.Done(): // refused without a wait: go no further
@@ -171,4 +178,16 @@ func (p *pipeline) runSubmit(ctx context.Context) {
 		default:
 		}
 	}
+}
+
+// compact checks that the payload is JSON and appends it to line without
+// needless white space.
+func compact(line *bytes.Buffer, payload []byte) error {
+	if !utf8.Valid(payload) {
+		return fmt.Errorf("%w: it is not UTF-8", ErrValue)
+	}
+	if err := json.Compact(line, payload); err != nil {
+		return fmt.Errorf("%w: it is not JSON: %w", ErrValue, err)
+	}
+	return nil
 }

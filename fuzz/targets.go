@@ -1,0 +1,37 @@
+package fuzz
+
+// Target is a native fuzz target of this module. It is run by
+//
+//	go test -run '^$' -fuzz '^Name$' ./Package
+type Target struct {
+	Package string // directory, from the module's root
+	Name    string // of the function
+	Input   string // what it is fed
+}
+
+// Targets lists all of them: every decoder of bytes that come from a disk or
+// from somebody else has one. They stand beside the decoders, in most cases in
+// the tests of the package itself; a test of this package holds the list against
+// the tree. The canary is not in it, since it must fail.
+func Targets() []Target {
+	return []Target{
+		{"cmd/mosaik-node/internal/api", "FuzzFrames", "an answer of the HTTP API, as a client reads it"},
+		{"cmd/mosaik-node/internal/conf", "FuzzLoad", "a configuration file"},
+		{"cmd/mosaik-node/internal/ticks", "FuzzCSV", "a file of ticks"},
+		{"engine", "FuzzPostings", "a row of the index: where the records of a key are"},
+		{"engine", "FuzzProposal", "the command of a Raft entry, and what becomes of it"},
+		{"engine", "FuzzReceipt", "what a proposer is told of its proposal"},
+		{"engine", "FuzzRows", "a group's state, as one member sends it to another"},
+		{"engine", "FuzzState", "a group's state row"},
+		{"engine", "FuzzStoreFile", "the file that says what a directory is, its sum made right"},
+		{"engine/raftlog", "FuzzRecord", "a record of the Raft log, its checksums made right"},
+		{"fuzz", "FuzzID", "the text of an ID"},
+		{"fuzz", "FuzzName", "a name"},
+		{"log", "FuzzCBOR", "a value in the default codec"},
+		{"log", "FuzzDecodeBody", "the body of a commit, its digest made right"},
+		{"log", "FuzzDecodeCommit", "a commit"},
+		{"log", "FuzzParsePointer", "the text of a pointer"},
+		{"log", "FuzzParsePosition", "the text of a position"},
+		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
+	}
+}
