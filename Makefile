@@ -54,11 +54,11 @@ canary:
 # SIMSEEDS times; every history is checked for linearizability.
 sim:
 	$(GO) test -list '^TestSimulation' ./fuzz | grep '^TestSimulation'
-	SIM_SEEDS=$(SIMSEEDS) $(GO) test -count=1 -timeout 15m -v -run '^TestSimulation' ./fuzz
+	MOSAIK_SIM_SEEDS=$(SIMSEEDS) $(GO) test -count=1 -timeout 15m -v -run '^TestSimulation' ./fuzz
 
 # For hours, not for every change.
 soak:
-	SIM_SEEDS=$(SOAKSEEDS) $(GO) test -count=1 -timeout 0 -v -run '^TestSimulation' ./fuzz
+	MOSAIK_SIM_SEEDS=$(SOAKSEEDS) $(GO) test -count=1 -timeout 0 -v -run '^TestSimulation' ./fuzz
 	.ci/fuzz $(SOAKTIME)
 
 lint: tidy

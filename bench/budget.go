@@ -190,7 +190,7 @@ func embeddedComparisons(o Options) []comparison {
 		{rowKey, "a named stream opened again", workKeyReopen, byP50, nil, 0},
 		{rowKey, fmt.Sprintf("%s keys idle, above one key", grouped(float64(o.KeyCount))), workKeyIdle, byValue, limit(0.01, Cores), 1},
 
-		{rowApply, "allocations a record, all replicas together", rowApply, byValue, limit(0.01, AllocsPerRec), 1},
+		{rowApply, "allocations a record, all replicas together", rowApply, byValue, limit(0.05, AllocsPerRec), 1},
 		{rowMemory, "heap growth a record of log", rowMemory, byValue, limit(1, BytesPerRecord), 1},
 	}
 	open := []comparison{

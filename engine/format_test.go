@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"slices"
@@ -164,14 +165,14 @@ func wantFields(t *testing.T, heading string, order binary.ByteOrder, encoded []
 func TestDocumentedDirectory(t *testing.T) {
 	fs := vfs.NewMem()
 	closeNode(t, openNode(t, fs))
-	have, err := fs.List("node")
+	have, err := fs.List(nodeDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	documented := column(rows(t, "## Directory"), 0)
 	for i, name := range documented {
 		documented[i] = strings.TrimSuffix(name, "/")
-		info, err := fs.Stat("node/" + documented[i])
+		info, err := fs.Stat(nodeDir + "/" + documented[i])
 		if err != nil || info.IsDir() != strings.HasSuffix(name, "/") {
 			t.Errorf("the document has %s, the store: %v", name, err)
 		}
@@ -213,7 +214,7 @@ func TestDocumentedStoreFile(t *testing.T) {
 func TestDocumentedSeal(t *testing.T) {
 	fs := vfs.NewMem()
 	closeNode(t, openNode(t, fs))
-	seal, err := readFile(fs, "node/"+sealFileName)
+	seal, err := readFile(fs, nodeDir+"/"+sealFileName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -451,7 +452,8 @@ func unhex(t testing.TB, text string) []byte {
 // newTestReplica returns a replica on a store of its own, without Raft.
 func newTestReplica(t testing.TB, self uint64) *replica {
 	t.Helper()
-	db, err := pebble.Open("store", &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, FormatMajorVersion: storeFormatVersion, MemTableSize: 64 << 20})
+	db, err := pebble.Open("store", &pebble.Options{FS: vfs.NewMem(), DisableWAL: true, FormatMajorVersion: storeFormatVersion, MemTableSize: 64 << 20,
+		Logger: storeLogger{slog.New(slog.DiscardHandler)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -468,6 +470,9 @@ func newTestReplica(t testing.TB, self uint64) *replica {
 	return r
 }
 
+// nodeDir is absolute because the Raft library makes its path so.
+const nodeDir = "/node"
+
 func openNode(t testing.TB, fs vfs.FS) *Engine {
 	t.Helper()
 	e, err := tryOpen(fs)
@@ -478,7 +483,7 @@ func openNode(t testing.TB, fs vfs.FS) *Engine {
 }
 
 func tryOpen(fs vfs.FS) (*Engine, error) {
-	return Open("node", &Options{FS: fs, MemTableBytes: 1 << 20, RaftLogBytes: 512 << 10, CacheBytes: 1 << 20})
+	return Open(nodeDir, &Options{FS: fs, MemTableBytes: 1 << 20, RaftLogBytes: 512 << 10, CacheBytes: 1 << 20})
 }
 
 func closeNode(t testing.TB, e *Engine) {
@@ -562,7 +567,7 @@ func contentsOf(t *testing.T, fs vfs.FS, dir string) map[string]string {
 
 func storeFileOf(t *testing.T, fs vfs.FS) string {
 	t.Helper()
-	text, err := readFile(fs, "node/"+storeFileName)
+	text, err := readFile(fs, nodeDir+"/"+storeFileName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -571,7 +576,7 @@ func storeFileOf(t *testing.T, fs vfs.FS) string {
 
 func setStoreFile(t *testing.T, fs vfs.FS, text string) {
 	t.Helper()
-	if err := writeFile(fs, "node", storeFileName, []byte(text)); err != nil {
+	if err := writeFile(fs, nodeDir, storeFileName, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -596,17 +601,17 @@ func TestNewerStoreFormat(t *testing.T) {
 		"much later, as far as we can see": strings.Replace(good, "\nformat 1\n", "\nformat 100000\n", 1),
 	} {
 		setStoreFile(t, fs, text)
-		before := contentsOf(t, fs, "node")
+		before := contentsOf(t, fs, nodeDir)
 		_, err := tryOpen(fs)
 		if !errors.Is(err, log.ErrNewerFormat) || !strings.Contains(err.Error(), storeFileName) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := Open("node", &Options{FS: fs, MustExist: true}); !errors.Is(err, log.ErrNewerFormat) {
+		if _, err := Open(nodeDir, &Options{FS: fs, MustExist: true}); !errors.Is(err, log.ErrNewerFormat) {
 			t.Errorf("%s, with MustExist: %v", name, err)
 		}
-		after := contentsOf(t, fs, "node")
-		delete(before, "node/LOCK")
-		delete(after, "node/LOCK")
+		after := contentsOf(t, fs, nodeDir)
+		delete(before, nodeDir+"/LOCK")
+		delete(after, nodeDir+"/LOCK")
 		if fmt.Sprint(before) != fmt.Sprint(after) {
 			t.Errorf("%s: the store was changed", name)
 		}
@@ -662,7 +667,7 @@ func TestMissingStoreFile(t *testing.T) {
 	fs := vfs.NewMem()
 	nodeWith(t, fs, 3)
 	good := storeFileOf(t, fs)
-	if err := fs.Remove("node/" + storeFileName); err != nil {
+	if err := fs.Remove(nodeDir + "/" + storeFileName); err != nil {
 		t.Fatal(err)
 	}
 	var corrupt *log.CorruptionError
@@ -775,7 +780,7 @@ func TestRenamedMachine(t *testing.T) {
 		name string
 		old  func(fs vfs.FS) error // leaves the host directory as it was under the old name
 	}{
-		{"renamed", func(fs vfs.FS) error { return fs.Rename("node/host/"+host, "node/host/formerly") }},
+		{"renamed", func(fs vfs.FS) error { return fs.Rename(nodeDir+"/host/"+host, nodeDir+"/host/formerly") }},
 		{"renamed, and then the power failed", func(vfs.FS) error { return nil }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -784,7 +789,7 @@ func TestRenamedMachine(t *testing.T) {
 			if err := tc.old(fs); err != nil {
 				t.Fatal(err)
 			}
-			s, err := readStoreFile(fs, "node")
+			s, err := readStoreFile(fs, nodeDir)
 			if err != nil || s.host != host {
 				t.Fatal(s, err)
 			}
@@ -794,10 +799,10 @@ func TestRenamedMachine(t *testing.T) {
 			e := openNode(t, fs)
 			appendSome(t, e, 1) // it is "0" again
 			closeNode(t, e)
-			if s, err = readStoreFile(fs, "node"); err != nil || s.host != host {
+			if s, err = readStoreFile(fs, nodeDir); err != nil || s.host != host {
 				t.Errorf("the store file says %v, %v", s, err)
 			}
-			if _, err := fs.Stat("node/host/formerly"); !errors.Is(err, os.ErrNotExist) {
+			if _, err := fs.Stat(nodeDir + "/host/formerly"); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the old directory: %v", err)
 			}
 			e = openNode(t, fs)

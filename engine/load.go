@@ -148,7 +148,7 @@ func (r *replica) corrupt(number uint64, err error) error {
 	}
 	e := &log.CorruptionError{Group: r.group, Commit: number, Err: err}
 	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
-		e.File = info.Path
+		e.File, e.Err = info.Path, info.Details
 	}
 	return e
 }

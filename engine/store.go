@@ -106,7 +106,7 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (_ *sto
 		if pebble.IsCorruptionError(err) {
 			e := &log.CorruptionError{File: path, Err: err}
 			if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
-				e.File = info.Path
+				e.File, e.Err = info.Path, info.Details
 			}
 			return nil, e
 		}

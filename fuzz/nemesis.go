@@ -243,11 +243,15 @@ func (w *world) heal() error {
 	return nil
 }
 
-// heads returns all nodes' heads, after each has caught up.
+// heads returns all nodes' heads, after each has caught up. A single read may
+// fail while leadership moves.
 func (w *world) heads(ctx context.Context) (heads [nodes]log.Head, err error) {
 	for i, n := range w.nodes {
-		if heads[i], err = n.now.group.Sync(ctx); err != nil {
-			return heads, fmt.Errorf("sync node %d of the healed group: %w", i+1, err)
+		for heads[i], err = n.now.group.Sync(ctx); err != nil; heads[i], err = n.now.group.Sync(ctx) {
+			w.tell("node %d does not read: %v", i+1, err)
+			if ctx.Err() != nil {
+				return heads, fmt.Errorf("the healed group does not let node %d read: %w", i+1, err)
+			}
 		}
 	}
 	return heads, nil

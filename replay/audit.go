@@ -98,16 +98,16 @@ func (a *auditor) run(ctx context.Context, progress func(done, total uint64)) er
 		}
 	}
 	var err error
-	a.span.walk(ctx, a.src, &a.chain, func(c log.Commit, walkErr error) bool {
+	a.span.walk(ctx, a.src, &a.chain, func(c *log.Commit, walkErr error) bool {
 		if err = walkErr; err != nil {
 			err = a.blame(err)
 			return false
 		}
 		a.confirmed()
-		if err = a.checkSeqs(&c); err != nil {
+		if err = a.checkSeqs(c); err != nil {
 			return false
 		}
-		a.hold(&c)
+		a.hold(c)
 		if a.report.Commits-reported >= progressEvery {
 			report()
 		}

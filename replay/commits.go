@@ -20,30 +20,13 @@ func Commits(ctx context.Context, src Source, from, to uint64) iter.Seq2[log.Com
 			yield(log.Commit{}, err)
 			return
 		}
-		s.walk(ctx, src, &chain{group: src.ID(), next: s.first}, yield)
+		s.walk(ctx, src, &chain{group: src.ID(), next: s.first}, func(c *log.Commit, err error) bool {
+			if err != nil {
+				return yield(log.Commit{}, err)
+			}
+			return yield(*c, nil)
+		})
 	}
-}
-
-// walk yields what src has of the span, after f has followed it.
-func (s span) walk(ctx context.Context, src Source, f *chain, yield func(log.Commit, error) bool) {
-	if s.commits() == 0 {
-		return
-	}
-	for c, err := range src.Commits(ctx, s.first, s.last) {
-		if err != nil {
-			err = located(err, f.group, f.next)
-		} else {
-			err = f.follow(&c)
-		}
-		if err != nil {
-			yield(log.Commit{}, err)
-			return
-		}
-		if !yield(c, nil) || f.next > s.last {
-			return
-		}
-	}
-	yield(log.Commit{}, f.bad(0, errEndsEarly))
 }
 
 // rangeDigest adds up the digest of a range.

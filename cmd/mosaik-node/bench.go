@@ -43,7 +43,7 @@ ratios with what each of them must reach. Everything lies below --dir while it
 runs, and is removed.
 
 The figures of other servers come from bench/peers, a program of its own, with
---peers. "make bench-peers" runs both in turn and prints the joint table.
+--peers. The script bench/peers-run.sh runs both in turn and prints the joint table.
 
 Rows: ` + strings.Join(bench.Rows(), ", ") + `.
 docs/bench/README.md explains them.`,
