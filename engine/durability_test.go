@@ -90,11 +90,9 @@ func TestCrash(t *testing.T) {
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		stop := make(chan struct{})
-		acknowledged := make(chan struct{})
+		acknowledged := make(chan error, 1<<16) // one for each append that was; room for all there can be
 		for w := range 4 {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
+			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(uint64(round), uint64(w)))
 				for i := 0; ; i++ {
 					select {
@@ -106,21 +104,22 @@ func TestCrash(t *testing.T) {
 					payload := binary.BigEndian.AppendUint64(nil, uint64(round)<<48|uint64(w)<<32|uint64(i))
 					payload = append(payload, make([]byte, rng.IntN(4000))...)
 					p, err := e.Append(ctx, key, payload)
-					if err != nil {
-						return // the node is being closed
+					if err == nil {
+						mu.Lock()
+						all = append(all, acked{key, p, payload})
+						mu.Unlock()
 					}
-					mu.Lock()
-					all = append(all, acked{key, p, payload})
-					mu.Unlock()
-					select {
-					case acknowledged <- struct{}{}:
-					case <-stop:
+					acknowledged <- err
+					if err != nil {
+						return
 					}
 				}
-			}()
+			})
 		}
-		for range 100 + rng.IntN(900) {
-			<-acknowledged
+		for range 50 + rng.IntN(700) {
+			if err := <-acknowledged; err != nil {
+				t.Fatal(err)
+			}
 		}
 		mu.Lock()
 		before := len(all)

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/mosaik-engine/mosaik/engine/raftlog"
 	"github.com/mosaik-engine/mosaik/identity"
@@ -50,7 +52,8 @@ type Engine struct {
 var _ log.Writer = (*Engine)(nil)
 
 // Open opens the store in dir, making it if there is none, and starts its
-// groups. opts may be nil. Groups elect their leaders after Open returns: call
+// groups. dir is best absolute on other file systems than the operating system's.
+// opts may be nil. Groups elect their leaders after Open returns: call
 // Ready to wait for that.
 //
 // Errors: ErrLocked, ErrNoStore, ErrMismatch, log.ErrNewerFormat and
@@ -59,6 +62,14 @@ func Open(dir string, opts *Options) (*Engine, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
+	}
+	if o.FS == vfs.Default {
+		// The Raft library does the same with its part of the directory.
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		dir = abs
 	}
 	e := &Engine{dir: dir, opts: o, stop: make(chan struct{}), expired: make(chan struct{}), done: make(chan struct{}), byName: make(map[string]*Group)}
 	e.mu.idle = make(chan struct{})

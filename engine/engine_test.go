@@ -18,74 +18,91 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-func TestAloneSmoke(t *testing.T) {
-	ctx := testContext(t)
+// TestDefaults opens nodes on the disk without an option: one alone, and three.
+// What is written on any of them is in the order of the writes, is there when
+// the pointer says so on every other, and after they were opened again.
+func TestDefaults(t *testing.T) {
+	for _, nodes := range []int{1, 3} {
+		t.Run(fmt.Sprint("nodes=", nodes), func(t *testing.T) {
+			ctx := testContext(t)
+			dir := t.TempDir()
+			key := identity.NewID("k")
+			const each = 50
+			for life := range uint64(2) {
+				c := openDefaults(t, nodes, dir)
+				if err := c.Ready(ctx); err != nil {
+					t.Fatal(err)
+				}
+				var last log.Pointer
+				for i := range each {
+					var err error
+					last, err = c.Node(i%nodes).Append(ctx, key, fmt.Append(nil, life*each+uint64(i)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if want := life*each + uint64(i) + 1; last.Seq != want {
+						t.Fatalf("append %d of life %d has seq %d, want %d", i, life, last.Seq, want)
+					}
+				}
+				for i := range nodes {
+					g := c.Node(i).Groups()[0]
+					if err := g.WaitFor(ctx, last); err != nil {
+						t.Fatal(err)
+					}
+					n := uint64(0)
+					for run, err := range c.Node(i).Scan(ctx, log.Query{Key: key}) {
+						if err != nil {
+							t.Fatal(err)
+						}
+						for seq, p := range run.Records() {
+							if n++; seq != n || string(p) != fmt.Sprint(n-1) {
+								t.Fatalf("node %d: seq %d is %q, want record %d", i+1, seq, p, n)
+							}
+						}
+					}
+					if n != last.Seq {
+						t.Fatalf("node %d has %d records of %d", i+1, n, last.Seq)
+					}
+					s := g.Status()
+					if s.Head.Number < last.Commit || s.Records != last.Seq || s.Keys != 1 || s.ID != last.Group || len(s.Members) != nodes || s.Leader.IsZero() || s.Self != c.Node(i).Peer() {
+						t.Errorf("node %d: status %+v", i+1, s)
+					}
+				}
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// openDefaults opens nodes whose options say nothing but who they are.
+func openDefaults(t *testing.T, nodes int, dir string) *cluster.Cluster {
+	t.Helper()
+	c, err := cluster.Open(cluster.Options{Nodes: nodes, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestNilOptions: no option at all is a node alone with a name of its own, which
+// it keeps.
+func TestNilOptions(t *testing.T) {
 	dir := t.TempDir()
 	e, err := engine.Open(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Ready(ctx); err != nil {
-		t.Fatal(err)
+	peer := e.Peer()
+	if g := e.Groups(); peer.IsZero() || len(g) != 1 || g[0].Name() != "g0" || e.Dir() != dir {
+		t.Errorf("peer %v, groups %v, dir %s", peer, g, e.Dir())
 	}
-	key := identity.NewID("k")
-	for i := range 1000 {
-		p, err := e.Append(ctx, key, []byte(fmt.Sprint(i)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p.Seq != uint64(i+1) {
-			t.Fatalf("seq %d", p.Seq)
-		}
-	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	e, err = engine.Open(dir, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	n := 0
-	for run, err := range e.Scan(ctx, log.Query{Key: key}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		for seq, p := range run.Records() {
-			if string(p) != fmt.Sprint(seq-1) {
-				t.Fatalf("seq %d is %q", seq, p)
-			}
-			n++
-		}
-	}
-	if n != 1000 {
-		t.Fatal(n)
-	}
-}
-
-func TestClusterSmoke(t *testing.T) {
-	ctx := testContext(t)
-	c, err := cluster.Open(cluster.Options{Nodes: 3, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.Ready(ctx); err != nil {
-		t.Fatal(err)
-	}
-	key := identity.NewID("k")
-	start := time.Now()
-	for i := range 300 {
-		if _, err := c.Node(i%3).Append(ctx, key, []byte(fmt.Sprint(i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Log(time.Since(start) / 300)
-	for i := range 3 {
-		g := c.Node(i).Groups()[0]
-		if _, err := g.Sync(ctx); err != nil {
-			t.Fatal(err)
-		}
-		t.Log(g.Head(), g.Status())
+	mustClose(t, e)
+	e = mustOpen(t, dir, nil)
+	defer mustClose(t, e)
+	if e.Peer() != peer {
+		t.Errorf("the node was %v and is %v", peer, e.Peer())
 	}
 }

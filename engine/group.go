@@ -209,7 +209,9 @@ func (g *Group) trim(ctx context.Context, t *trimmer) error {
 	}
 	keep := t.last.applied
 	if len(g.engine.opts.Members) == 1 {
-		keep = now.applied // nobody lags behind a node alone
+		// Nobody lags behind a node alone. The library compacts only what lies below
+		// the index of its snapshot, which is the applied one.
+		keep = max(now.applied, 1) - 1
 	}
 	if keep != 0 {
 		if err := g.host.compact(ctx, g.shard, keep); err != nil {

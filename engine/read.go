@@ -309,8 +309,12 @@ func (c *cursor) start(n uint64) error {
 		return err
 	}
 	header, err := log.DecodeCommit(c.buf)
+	var damaged *log.CorruptionError
+	if errors.As(err, &damaged) {
+		return &log.CorruptionError{Group: c.r.group, Commit: n, Offset: damaged.Offset, Err: damaged.Err}
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("group %s, commit %d: %w", c.r.group.Short(), n, err)
 	}
 	if header.Header.Number != n || header.Header.Group != c.r.group {
 		return &log.CorruptionError{Group: c.r.group, Commit: n,

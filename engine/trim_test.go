@@ -27,7 +27,7 @@ func raftLogIsBounded(t *testing.T, nodes int) {
 	const (
 		keep    = 1 << 20
 		size    = 10_000
-		rounds  = 30
+		rounds  = 20
 		appends = keep / size // of a round
 	)
 	ctx := t.Context()
