@@ -76,7 +76,7 @@ bench: build
 # Other systems on the same machine with the same records. A module of its own,
 # so that nobody who imports mosaik downloads them.
 bench-peers:
-	cd bench/peers && $(GO) run . $(PEERFLAGS)
+	GO=$(GO) BENCHFLAGS='$(BENCHFLAGS)' PEERFLAGS='$(PEERFLAGS)' bench/peers-run.sh
 
 # The tests come last, so that what a run ends with is their report.
 ci: lint build fuzz sim race test

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/engine/cluster"
@@ -13,9 +16,11 @@ import (
 	"github.com/mosaik-engine/mosaik/log"
 )
 
+// openCluster opens three nodes in memory.
 func openCluster(t testing.TB, o *engine.Options) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.Open(cluster.Options{Nodes: 3, Dir: t.TempDir(), Engine: o})
+	o.FS = vfs.NewMem()
+	c, err := cluster.Open(cluster.Options{Nodes: 3, Dir: "cluster", Engine: o})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +50,9 @@ func sameHeads(t testing.TB, ctx context.Context, c *cluster.Cluster) log.Head {
 	return first
 }
 
-func TestNoQuorum(t *testing.T) {
+func TestNoQuorum(t *testing.T) { synctest.Test(t, noQuorum) }
+
+func noQuorum(t *testing.T) {
 	ctx := testContext(t)
 	c := openCluster(t, &engine.Options{ProposeTimeout: 2 * time.Second})
 	key := identity.NewID("k")
@@ -100,7 +107,9 @@ func TestNoQuorum(t *testing.T) {
 
 // TestLag stops a node for longer than the Raft log reaches back: it must take
 // over the state of another one, and agree.
-func TestLag(t *testing.T) {
+func TestLag(t *testing.T) { synctest.Test(t, lag) }
+
+func lag(t *testing.T) {
 	ctx := testContext(t)
 	fetched := make(chan uint64, 16)
 	o := &engine.Options{RaftLogBytes: 1 << 20, MemTableBytes: 1 << 20}
@@ -124,6 +133,7 @@ func TestLag(t *testing.T) {
 	}
 	for len(trimmed) < 8 { // until both nodes have trimmed well past where node 3 stopped
 		write(5)
+		time.Sleep(100 * time.Millisecond)
 	}
 	if err := c.Start(2); err != nil {
 		t.Fatal(err)

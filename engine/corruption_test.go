@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -75,8 +76,10 @@ func contents(ctx context.Context, e *engine.Engine) (map[string]string, error) 
 // TestFlippedByte flips one byte in the files of a closed store, in each kind of
 // file at many places, and opens the store again: either the flip is harmless,
 // and then every record is as it was, or it is reported as corruption.
-func TestFlippedByte(t *testing.T) {
-	ctx := testContext(t)
+func TestFlippedByte(t *testing.T) { synctest.Test(t, flippedByte) }
+
+func flippedByte(t *testing.T) {
+	ctx := t.Context()
 	fs := vfs.NewCrashableMem()
 	for range 3 { // several opens leave several tables, manifests and log files
 		e := mustOpen(t, "node", smallBuffers(fs))

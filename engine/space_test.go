@@ -26,6 +26,9 @@ type fullDisk struct {
 	free  atomic.Uint64          // what GetDiskUsage reports
 	mute  atomic.Bool            // GetDiskUsage reports nothing
 	grows atomic.Pointer[string] // files with this in their path do not grow; nil: all do
+
+	finite  atomic.Bool  // growing uses up what is free
+	refused atomic.Int64 // writes that found no room
 }
 
 const plenty = 1 << 40
@@ -83,23 +86,38 @@ type fullDiskFile struct {
 	name string
 }
 
+// check refuses to let the file grow to end if the disk is to.
 func (f *fullDiskFile) check(end int64) error {
 	part := f.disk.grows.Load()
-	if part == nil || !strings.Contains(f.name, *part) {
+	if part != nil && !strings.Contains(f.name, *part) {
+		part = nil
+	}
+	if part == nil && !f.disk.finite.Load() {
 		return nil
 	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if end > info.Size() {
-		return syscall.ENOSPC
+	growth := end - info.Size()
+	switch {
+	case growth <= 0:
+		return nil
+	case part == nil && f.disk.free.Add(^uint64(growth-1)) < plenty:
+		return nil
+	case part == nil:
+		f.disk.free.Add(uint64(growth))
 	}
-	return nil
+	f.disk.refused.Add(1)
+	return syscall.ENOSPC
 }
 
 func (f *fullDiskFile) Write(p []byte) (int, error) {
-	if err := f.check(1 << 62); err != nil {
+	info, err := f.Stat()
+	if err == nil {
+		err = f.check(info.Size() + int64(len(p))) // all but opened-again files are written at their end
+	}
+	if err != nil {
 		return 0, err
 	}
 	return f.File.Write(p)
@@ -222,6 +240,49 @@ func TestLowSpace(t *testing.T) {
 		e = mustOpen(t, "node", o)
 		defer mustClose(t, e)
 		holdsAcked(t, ctx, e, []acked{a})
+	})
+}
+
+// TestTrimOnFullDisk: the Raft log is due to be trimmed at the moment in which
+// the disk is full. Trimming waits for room.
+func TestTrimOnFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		d := newFullDisk()
+		o, events := spaceOptions(d)
+		trims := make(chan struct{}, 100)
+		o.Events.Trimmed = func(string, uint64) { trims <- struct{}{} }
+		e := mustOpen(t, "node", o)
+		defer mustClose(t, e)
+		fill := func() {
+			t.Helper()
+			for i := range 60 { // more than RaftLogBytes
+				if _, err := e.Append(ctx, identity.NewID(fmt.Sprint(i%3)), make([]byte, 10000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range 2 { // the first time a group may only note where it is
+			fill()
+			time.Sleep(time.Second)
+		}
+		for range 3 {
+			for len(trims) > 0 {
+				<-trims
+			}
+			fill()
+			d.refuse("/host/")
+			d.free.Store(0)
+			<-events
+			time.Sleep(time.Minute)
+			if len(trims) != 0 {
+				t.Error("trimmed although there is no room for it")
+			}
+			d.refuse("")
+			d.free.Store(plenty)
+			<-events
+			<-trims
+		}
 	})
 }
 

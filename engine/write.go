@@ -19,10 +19,11 @@ import (
 // apply.go:
 //
 //  1. Append joins the group's open batch (join). The caller gets a future.
-//  2. One of the group's Options.InFlight slots takes the batch as soon as it is
-//     free (runSlot, take): at once when the group is idle, so a lone write waits
-//     for nobody; when all slots are busy the batch grows, so load makes batches
-//     big by itself. There is no timer.
+//  2. One of the group's Options.InFlight slots takes the batch (runSlot, take):
+//     at once when the group is idle, so a lone write waits for nobody. While a
+//     batch is under way the next one grows until that is done, or until it is
+//     worth a proposal of its own (pipelineBytes), so load makes batches big by
+//     itself and big batches overlap. There is no timer.
 //  3. The batch becomes one proposal, which is one Raft entry (encode, submit).
 //     Raft makes it durable on a majority: an fsync of the Raft log on each.
 //  4. Every replica applies the entry (apply.go): commit, index, head, in one
@@ -64,6 +65,10 @@ type writer struct {
 // appenders wait until it is taken; a single append may be as large as
 // log.MaxPayload allows.
 const (
+	// pipelineBytes is the size from which a batch does not wait for the one under
+	// way. Below it, waiting is the better deal: callers that wait for each other's
+	// fsync anyway share one instead of queueing for several.
+	pipelineBytes   = 64 << 10
 	maxBatchBytes   = 512 << 10
 	maxBatchRecords = 1 << 14
 )
@@ -171,8 +176,9 @@ func (w *writer) join(ctx context.Context, key identity.ID, payloads [][]byte) (
 		}
 		b := w.mu.open
 		if b.records == 0 || (b.bytes+size <= maxBatchBytes && b.records+len(payloads) <= maxBatchRecords) {
+			before := b.bytes
 			b.add(f, key, payloads)
-			if len(b.waiters) == 1 {
+			if before == 0 || before < pipelineBytes && b.bytes >= pipelineBytes {
 				w.mu.taken.Signal()
 			}
 			w.mu.Unlock()
@@ -261,7 +267,7 @@ func (w *writer) runSlot(slot int) {
 func (w *writer) take(slot int) *batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.mu.open.records == 0 || w.tooFarAhead() {
+	for w.mu.open.records == 0 || w.mustWait() {
 		if w.mu.closed && w.mu.open.records == 0 {
 			return nil
 		}
@@ -283,11 +289,11 @@ func (w *writer) take(slot int) *batch {
 	return b
 }
 
-// tooFarAhead reports whether the next proposal has to wait for an older one.
+// mustWait reports whether the open batch has to wait for an older one.
 // REQUIRES: w.mu.
-func (w *writer) tooFarAhead() bool {
+func (w *writer) mustWait() bool {
 	for _, seq := range w.mu.flying {
-		if seq != 0 && w.mu.nextSeq >= seq+proposerWindow {
+		if seq != 0 && (w.mu.open.bytes < pipelineBytes || w.mu.nextSeq >= seq+proposerWindow) {
 			return true
 		}
 	}

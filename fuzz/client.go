@@ -187,11 +187,11 @@ func (c *client) runClient(stop <-chan struct{}) {
 
 // call makes one call at a node.
 func (c *client) call(i int, l *life) {
-	patience := time.Duration(1+c.rng.IntN(3000)) * time.Millisecond
+	within := time.Duration(1+c.rng.IntN(3000)) * time.Millisecond
 	if c.rng.IntN(10) == 0 {
-		patience = time.Hour // longer than the engine's own
+		within = time.Hour // longer than the engine itself tries
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	key := c.rng.IntN(len(c.w.keys))
 	switch c.rng.IntN(20) {
@@ -272,7 +272,9 @@ func (c *client) finish(ctx context.Context, l *life, p pending) call {
 		}
 	case errors.Is(err, engine.ErrBusy), errors.Is(err, engine.ErrDiskFull):
 		p.outcome = refused
-	case errors.Is(err, engine.ErrNoQuorum), errors.Is(err, log.ErrClosed), ctx.Err() != nil:
+	case errors.Is(err, engine.ErrNoQuorum), ctx.Err() != nil:
+	case errors.Is(err, log.ErrClosed):
+		p.outcome = refused
 	default:
 		c.w.history.fail("client %d: node %d refused an append: %w", c.id, p.node+1, err)
 	}

@@ -129,20 +129,17 @@ func (w *world) close(i int) error {
 
 // failure is a power cut that is about to come.
 type failure struct {
-	done chan struct{} // closed when it has come
-	now  func()        // lets it come at once
-
-	// What is left of each victim, set before done is closed.
-	after   []*disk
-	heads   []uint64
-	percent int
+	done    chan struct{} // closed when it has come
+	now     func()        // lets it come at once
+	after   []*disk       // what is left of each victim's disk; set before done is closed
+	percent int           // of what was not synced
 }
 
 // arm lets the power of the victims fail right before the given change of the
 // first one's disk.
 func (w *world) arm(victims []int, lives []*life, changes int64) *failure {
 	w.outcome.Cuts++
-	f := &failure{done: make(chan struct{}), after: make([]*disk, len(victims)), heads: make([]uint64, len(victims))}
+	f := &failure{done: make(chan struct{}), after: make([]*disk, len(victims))}
 	f.percent = []int{0, 50, 100, w.rng.IntN(101)}[w.rng.IntN(4)]
 	rng := rand.New(rand.NewPCG(w.rng.Uint64(), 0))
 	trigger := w.nodes[victims[0]].disk
@@ -157,9 +154,6 @@ func (w *world) arm(victims []int, lives []*life, changes int64) *failure {
 		}
 		for n, i := range victims {
 			f.after[n] = w.nodes[i].disk.after(rng, f.percent)
-			if lives[n].group != nil {
-				f.heads[n] = lives[n].group.Head().Number
-			}
 		}
 		close(f.done)
 	}
@@ -204,7 +198,7 @@ func (w *world) await(ctx context.Context, victims []int, f *failure) error {
 		return ctx.Err()
 	}
 	for n, i := range victims {
-		w.tell("the power of node %d has failed; its head was %d, %d%% of what it had not synced is left", i+1, f.heads[n], f.percent)
+		w.tell("the power of node %d has failed; its head was %d, %d%% of what it had not synced is left", i+1, w.nodes[i].now.group.Head().Number, f.percent)
 		if err := w.close(i); err != nil {
 			return err
 		}

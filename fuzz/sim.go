@@ -1,6 +1,7 @@
 package fuzz
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,8 @@ import (
 type Simulation struct {
 	Seed    uint64
 	Steps   int // things that happen to the cluster; default 20
-	Clients int // default 4
-	Keys    int // default 3
+	Clients int // default: 2 to 6, as the seed says
+	Keys    int // default: 1 to 4, likewise
 
 	lazyReads bool // reads do not ask the group: a mistake for the judge to find
 }
@@ -111,23 +112,17 @@ type life struct {
 // Run plays the simulation. The error says what did not hold; with ctx's end it
 // is that the run did not come to its own end.
 func (s Simulation) Run(ctx context.Context) (Outcome, error) {
-	if s.Steps == 0 {
-		s.Steps = 20
-	}
-	if s.Clients == 0 {
-		s.Clients = 4
-	}
-	if s.Keys == 0 {
-		s.Keys = 3
-	}
 	w := &world{
 		rng:     rand.New(rand.NewPCG(s.Seed, 0)),
 		began:   time.Now(),
-		keys:    keysNamed(s.Keys),
 		history: newHistory(),
 		net:     inproc.New(inproc.Options{Seed: int64(s.Seed)}),
 		cutOff:  -1,
 	}
+	s.Steps = cmp.Or(s.Steps, 20)
+	s.Clients = cmp.Or(s.Clients, 2+w.rng.IntN(5))
+	s.Keys = cmp.Or(s.Keys, 1+w.rng.IntN(4))
+	w.keys = keysNamed(s.Keys)
 	w.ctx, w.end = context.WithCancel(ctx)
 	defer w.end()
 	err := w.run(ctx, s)

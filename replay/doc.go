@@ -9,7 +9,6 @@
 //
 //	source.go   Source, and the ranges asked of one
 //	chain.go    the rules one commit after the other must keep
-//	read.go     reading ahead of the checks
 //	commits.go  Commits: a range, checked while it is read; Digest of a range
 //	audit.go    Audit: everything that can be checked, and the first bad commit
 //	fold.go     Fold and FoldKey
@@ -56,6 +55,5 @@
 //
 // # Goroutines
 //
-//	reader.runRead   one per range of more than a few commits: reads ahead. It
-//	                 ends before the call, or the loop over Commits, does.
+// None: everything happens on the caller's.
 package replay

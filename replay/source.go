@@ -19,8 +19,7 @@ type Source interface {
 	// Commit returns commit n, or an error that wraps log.ErrNotFound.
 	Commit(n uint64) (log.Commit, error)
 	// Commits yields the commits from..to in order, each with a body that is good
-	// until the next step. An error is the last pair. This package may range over
-	// it on another goroutine than it calls the other methods on.
+	// until the next step. An error is the last pair.
 	Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Commit, error]
 }
 
