@@ -49,21 +49,42 @@ type acked struct {
 func verifyAcked(t *testing.T, ctx context.Context, e *engine.Engine, all []acked) {
 	t.Helper()
 	g := e.Groups()[0]
+	due := map[identity.ID]map[uint64]acked{}
 	for _, a := range all {
-		found := false
-		for run, err := range g.Scan(ctx, log.Query{Key: a.key, From: log.At(a.pointer), Until: a.pointer.Seq}) {
+		if due[a.key] == nil {
+			due[a.key] = map[uint64]acked{}
+		}
+		if other, taken := due[a.key][a.pointer.Seq]; taken {
+			t.Fatalf("%v and %v were acknowledged for the same record", a.pointer, other.pointer)
+		}
+		due[a.key][a.pointer.Seq] = a
+	}
+	for key, records := range due {
+		for run, err := range g.Scan(ctx, log.Query{Key: key}) {
 			if err != nil {
-				t.Fatalf("acknowledged %v: %v", a.pointer, err)
+				t.Fatalf("key %s: %v", key, err)
 			}
 			for seq, p := range run.Records() {
-				if seq != a.pointer.Seq || string(p) != string(a.payload) {
-					t.Fatalf("acknowledged %v: found seq %d, %d bytes", a.pointer, seq, len(p))
+				a, wanted := records[seq]
+				if !wanted {
+					continue
 				}
-				found = true
+				if run.Pointer(seq) != a.pointer || string(p) != string(a.payload) {
+					t.Fatalf("acknowledged %v, found %v, %d bytes", a.pointer, run.Pointer(seq), len(p))
+				}
+				delete(records, seq)
 			}
 		}
-		if !found {
+		for _, a := range records {
 			t.Fatalf("acknowledged %v is not there", a.pointer)
+		}
+	}
+	if len(all) > 0 { // the pointer by itself finds its record as well
+		a := all[len(all)-1]
+		for run, err := range g.Scan(ctx, log.Query{Key: a.key, From: log.At(a.pointer), Until: a.pointer.Seq}) {
+			if err != nil || run.FirstSeq != a.pointer.Seq || run.Count != 1 {
+				t.Fatalf("from %v the scan yields %d records from %d, %v", a.pointer, run.Count, run.FirstSeq, err)
+			}
 		}
 	}
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/mosaik-engine/mosaik/log"
 )
 
+// testContext ends what hangs.
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
