@@ -153,7 +153,10 @@ func TestCrash(t *testing.T) {
 		fs = clone
 	}
 	e := mustOpen(t, "node", smallBuffers(fs))
-	defer e.Close()
+	defer mustClose(t, e)
+	if err := e.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
 	verifyAcked(t, ctx, e, all)
 	t.Logf("%d acknowledged records survived 12 power cuts; head %d", len(all), e.Groups()[0].Head().Number)
 }

@@ -57,7 +57,8 @@ type Options struct {
 	// them agree on. Kept. Default: Peer alone.
 	Members []identity.PeerID
 	// Spread is the number of groups that keys are spread over (GroupFor).
-	// Kept. Default 1: one group batches best, see docs/decisions/0002-groups.md.
+	// Kept. Default 1: batches are made per group, and the rate lives from them. More
+	// groups than processors only divide the same work.
 	Spread int
 	// Named lists further groups, by name, that hold only what is put in them by
 	// name. Kept, and may grow at a later Open on all members.
