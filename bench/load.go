@@ -110,8 +110,8 @@ type inFlight struct {
 	busy   bool
 }
 
-// runCaller appends until the time is up or no record is left, keeping the
-// window full, and then waits for what is under way.
+// runCaller appends until the time is up or no record is left, though at least
+// once, keeping the window full, and then waits for what is under way.
 func (r *loadRun) runCaller(ctx context.Context, number uint64) {
 	defer r.done.Done()
 	c := caller{r: r, ring: make([]inFlight, r.window)}
@@ -149,7 +149,7 @@ func (c *caller) appendAll(ctx context.Context, number uint64) error {
 		}
 		// The time of one append's acknowledgement is that of the next one's start.
 		now := time.Now()
-		if now.Sub(r.start) >= r.time || ctx.Err() != nil || r.left.Add(-int64(r.batch)) < 0 {
+		if n > 0 && now.Sub(r.start) >= r.time || ctx.Err() != nil || r.left.Add(-int64(r.batch)) < 0 {
 			return nil
 		}
 		payloads.fill(number)

@@ -135,7 +135,8 @@ func layOut(name string, size int64) (*os.File, error) {
 	return f, nil
 }
 
-// runWriter writes round and round in one file until the time is up.
+// runWriter writes round and round in one file until the time is up, though at
+// least once.
 func (w *writes) runWriter(ctx context.Context, f *os.File) {
 	defer w.done.Done()
 	block := make([]byte, w.bytes)
@@ -146,7 +147,7 @@ func (w *writes) runWriter(ctx context.Context, f *os.File) {
 	var err error
 	count := 0
 	ahead := max(laidOut, 4*w.bytes) - w.bytes
-	for off, now := 0, time.Now(); now.Sub(w.start) < w.time && ctx.Err() == nil; {
+	for off, now := 0, time.Now(); (count == 0 || now.Sub(w.start) < w.time) && ctx.Err() == nil; {
 		if _, err = f.WriteAt(block, int64(off)); err != nil {
 			break
 		}

@@ -402,12 +402,15 @@ func (g *Group) start(q *log.Query) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	end := g.replica.nextSeq(q.Key)
 	seq, err := g.locate(q.Key, q.From)
 	if err != nil {
 		return 0, g.replica.unlessReplaced(generation, err)
 	}
 	if !q.Follow {
+		end := g.replica.nextSeq(q.Key)
+		if q.From.Kind() == log.AtLatest {
+			end = seq // not what came since
+		}
 		if end == 1 {
 			seq, end = 2, 2 // nothing, which an Until of 0 would not say
 		}

@@ -313,7 +313,7 @@ func (c *client) read(ctx context.Context, i int, l *life, key int) {
 		return
 	}
 	if err != nil {
-		if !errors.Is(err, engine.ErrNoQuorum) && !errors.Is(err, log.ErrClosed) && ctx.Err() == nil {
+		if !errors.Is(err, engine.ErrNoQuorum) && !errors.Is(err, engine.ErrFetching) && !errors.Is(err, log.ErrClosed) && ctx.Err() == nil {
 			c.w.history.fail("client %d: node %d refused a read: %w", c.id, i+1, err)
 		}
 		return
@@ -388,7 +388,7 @@ func (c *client) follow(ctx context.Context, from *life, k call) {
 	wait, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	err := l.group.WaitFor(wait, k.pointer)
-	if l.dead.Load() || wait.Err() != nil || errors.Is(err, log.ErrClosed) {
+	if l.dead.Load() || wait.Err() != nil || errors.Is(err, log.ErrClosed) || errors.Is(err, engine.ErrFetching) {
 		return
 	}
 	if err != nil {

@@ -246,6 +246,7 @@ func (w *world) heads(ctx context.Context) (heads [nodes]log.Head, err error) {
 			if ctx.Err() != nil {
 				return heads, fmt.Errorf("the healed group does not let node %d read: %w", i+1, err)
 			}
+			pause(100*time.Millisecond, ctx.Done())
 		}
 	}
 	return heads, nil
