@@ -99,6 +99,11 @@ func runBench(cmd *cobra.Command, g *globals, c bench.Config, f benchFlags) erro
 		}
 		return printLine(g.out, stats)
 	}
+	if c.ProfileDir != "" {
+		if err := os.MkdirAll(c.ProfileDir, 0o755); err != nil {
+			return err
+		}
+	}
 	var peers []bench.PeerReport
 	for _, name := range f.peers {
 		p, err := readReport(name, bench.ReadPeers)
