@@ -27,15 +27,20 @@ type replica struct {
 	group identity.ID
 	self  uint64 // this node's replica id
 
-	state     state         // of the applier; published as head
-	batch     *pebble.Batch // reused
-	pending   []pendingRun  // runs of the update in progress
-	dirty     []dirtyLog    // queue of open chunks, oldest first; entries go stale when a chunk is closed
-	full      []*keyLog     // logs whose open chunk has all its postings
-	closing   []*keyLog     // logs whose open chunk the update in progress writes
-	scratch   []byte        // reused for keys and rows
-	encoded   []byte        // reused for the commit being built: header || body
-	unflushed atomic.Bool   // something was applied since the store was last flushed
+	state       state         // of the applier; published as head
+	fold        *log.Fold     // folds the entries' commands into the views
+	touched     bool          // the batch changes views
+	stateDigest log.Digest    // of the views after state.number
+	results     [][][]byte    // of the entry in progress: what machines returned, per run
+	batch       *pebble.Batch // reused
+	pending     []pendingRun  // runs of the update in progress
+	dirty       []dirtyLog    // queue of open chunks, oldest first; entries go stale when a chunk is closed
+	full        []*keyLog     // logs whose open chunk has all its postings
+	closing     []*keyLog     // logs whose open chunk the update in progress writes
+	scratch     []byte        // reused for keys and rows
+	encoded     []byte        // reused for the commit being built: header || body
+	unflushed   atomic.Bool   // something was applied since the store was last flushed
+	lastRemoved atomic.Uint64 // newest commit that may have removed a row of a view
 
 	mu struct {
 		sync.RWMutex
@@ -79,7 +84,28 @@ func (r *replica) update(entries []entry) error {
 		if err := r.apply(&entries[i]); err != nil {
 			return err
 		}
+		if r.touched { // machines read the store: the next entry has to find this one's rows there
+			if err := r.write(); err != nil {
+				return err
+			}
+		}
 	}
+	if err := r.write(); err != nil {
+		return err
+	}
+	r.publish()
+	r.metrics.updates.Add(1)
+	r.metrics.commits.Add(r.state.number - before.number)
+	r.metrics.records.Add(r.state.records - before.records)
+	r.metrics.bytes.Add(r.state.bytes - before.bytes)
+	return nil
+}
+
+// write writes the batch, with the state row, to the store.
+//
+// The store has no log of its own: the Raft log is the log, and state.applied, in
+// each batch, tells Raft after a crash from where to play it again.
+func (r *replica) write() error {
 	r.state.horizon = r.horizon()
 	r.scratch = appendSpace(r.scratch[:0], r.shard, spaceMeta)
 	n := len(r.scratch)
@@ -87,17 +113,12 @@ func (r *replica) update(entries []entry) error {
 	if err := r.batch.Set(r.scratch[:n], r.scratch[n:], nil); err != nil {
 		return err
 	}
-	// The store has no log of its own: the Raft log is the log, and state.applied,
-	// in this batch, tells Raft after a crash from where to play it again.
 	r.unflushed.Store(true)
 	if err := r.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("mosaik: apply: %w", err)
 	}
-	r.publish()
-	r.metrics.updates.Add(1)
-	r.metrics.commits.Add(r.state.number - before.number)
-	r.metrics.records.Add(r.state.records - before.records)
-	r.metrics.bytes.Add(r.state.bytes - before.bytes)
+	r.batch.Reset()
+	r.touched = false
 	return nil
 }
 
@@ -140,8 +161,13 @@ func (r *replica) apply(e *entry) error {
 	r.encoded = append(r.encoded, p.body...)
 	body := r.encoded[log.HeaderSize:]
 
-	e.receipt = make([]byte, 0, receiptSize(runs))
-	e.receipt = append(e.receipt, make([]byte, receiptHeaderSize)...)
+	own := p.proposer == r.self // only the proposer's own replica can tell it what came of it
+	if own {
+		e.receipt = make([]byte, receiptHeaderSize, receiptSize(runs))
+	}
+	time := max(p.time, s.time)
+	r.fold.Begin(number, time)
+	r.results = r.results[:0]
 	for offset := 0; offset < len(body); {
 		run, next, err := log.NextRun(body, offset)
 		if err != nil {
@@ -149,19 +175,30 @@ func (r *replica) apply(e *entry) error {
 		}
 		l := r.logOf(run.Key)
 		log.SetFirstSeq(body, offset, l.nextApply)
-		e.receipt = binary.LittleEndian.AppendUint64(e.receipt, l.nextApply)
+		run.FirstSeq = l.nextApply
+		if own {
+			e.receipt = binary.LittleEndian.AppendUint64(e.receipt, l.nextApply)
+		}
+		if err := r.foldRun(l, &run); err != nil {
+			return err
+		}
 		r.pending = append(r.pending, pendingRun{l, posting{number, l.nextApply, run.Count, offset}})
 		l.nextApply += uint64(run.Count)
 		offset = next
 	}
 
+	state, err := r.endFold(number)
+	if err != nil {
+		return err
+	}
 	header := log.Header{
 		Version: log.HeaderVersion,
 		Group:   r.group,
 		Number:  number,
-		Time:    max(p.time, s.time),
+		Time:    time,
 		Prev:    s.digest,
 		Body:    log.Sum(body),
+		State:   state,
 		Records: uint32(records),
 	}
 	header.AppendTo(r.encoded[:0])
@@ -173,7 +210,10 @@ func (r *replica) apply(e *entry) error {
 	from.seq = p.seq
 	from.commits[p.seq%proposerWindow] = number
 	e.outcome = outcome(number)
-	putReceiptHeader(e.receipt, s.digest, s.time)
+	if own {
+		putReceiptHeader(e.receipt, s.digest, s.time)
+		e.receipt = appendResults(e.receipt, r.results)
+	}
 	for piece, rest := 0, r.encoded; len(rest) > 0; piece++ {
 		n := min(len(rest), pieceBytes)
 		r.scratch = appendCommitKey(r.scratch[:0], r.shard, number, piece)
@@ -181,6 +221,23 @@ func (r *replica) apply(e *entry) error {
 			return err
 		}
 		rest = rest[n:]
+	}
+	return nil
+}
+
+// foldRun folds a run into the view of its key, if it has one.
+func (r *replica) foldRun(l *keyLog, run *log.Run) error {
+	v, err := r.viewOf(l)
+	if err != nil {
+		return fmt.Errorf("mosaik: apply: %w", err)
+	}
+	results, err := r.fold.Run(v, run)
+	if err != nil {
+		return fmt.Errorf("mosaik: apply: %w", err)
+	}
+	r.results = append(r.results, results)
+	if run.Key == log.DirectoryKey() {
+		r.registerViews()
 	}
 	return nil
 }

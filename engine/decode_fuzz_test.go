@@ -108,8 +108,12 @@ func FuzzStoreFile(f *testing.F) {
 
 // FuzzReceipt decodes what the applier tells a proposer.
 func FuzzReceipt(f *testing.F) {
-	f.Fuzz(func(t *testing.T, b []byte, runs uint16) {
-		r, err := decodeReceipt(1, b, int(runs))
+	f.Fuzz(func(t *testing.T, b, runs []byte) {
+		counts := make([]int, len(runs))
+		for i, n := range runs {
+			counts[i] = int(n)
+		}
+		r, err := decodeReceipt(1, b, counts)
 		if err != nil {
 			return
 		}
@@ -118,6 +122,7 @@ func FuzzReceipt(f *testing.F) {
 		for _, seq := range r.seqs {
 			again = binary.LittleEndian.AppendUint64(again, seq)
 		}
+		again = appendResults(again, r.results)
 		if !bytes.Equal(again, b) {
 			t.Errorf("%x decodes and encodes to %x", b, again)
 		}

@@ -49,7 +49,7 @@ type Engine struct {
 	}
 }
 
-var _ log.Writer = (*Engine)(nil)
+var _ log.Store = (*Engine)(nil)
 
 // Open opens the store in dir, making it if there is none, and starts its
 // groups. dir is best absolute on other file systems than the operating system's.
@@ -216,7 +216,7 @@ func (e *Engine) addGroup(name string) error {
 			return fmt.Errorf("mosaik: options: groups %q and %q share the shard number %x: rename one", other.name, name, g.shard)
 		}
 	}
-	r, err := newReplica(e.db.DB, g.shard, id, g.self)
+	r, err := newReplica(e.db.DB, g.shard, id, g.self, e.opts.Machines)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type Group struct {
 	writer    *writer
 }
 
-var _ log.Writer = (*Group)(nil)
+var _ log.GroupStore = (*Group)(nil)
 
 // Name returns the group's name: "g0", "g1", ... for the groups keys are spread
 // over, or one of Options.Named.
@@ -44,7 +44,7 @@ func (g *Group) ID() identity.ID { return g.id }
 // its id (spec: group id).
 const (
 	consensusSignature = "mosaik.consensus.raft.v1"
-	machineSignature   = "mosaik.machine.log.v1"
+	machineSignature   = "mosaik.machine.log.v2"
 	syncSignature      = "mosaik.sync.rows.v1"
 )
 

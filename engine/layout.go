@@ -17,16 +17,20 @@ import (
 //	          2 key     key 32                  -> log row: number, next seq
 //	          3 index   number 4, first seq 8   -> postings (index.go)
 //	          4 commit  commit number 8, piece 2 -> part of header || body (package log)
+//	          5 view    view 4, generation 4, row -> newest version of a row (views.go)
+//	          6 history view 4, generation 4, row, commit 8 -> an older one
 //
 // A commit is stored in pieces of pieceBytes, the last one shorter: who wants one
 // record of a large commit reads the first piece, for the header, and the one
 // with the record.
 const (
-	spaceMeta   = 1
-	spaceKey    = 2
-	spaceIndex  = 3
-	spaceCommit = 4
-	spaceEnd    = 5 // first space not in use
+	spaceMeta    = 1
+	spaceKey     = 2
+	spaceIndex   = 3
+	spaceCommit  = 4
+	spaceView    = 5
+	spaceHistory = 6
+	spaceEnd     = 7 // first space not in use
 )
 
 const (
@@ -34,6 +38,13 @@ const (
 	commitKeySize = spaceSize + 8 + 2
 	indexKeySize  = spaceSize + 4 + 8
 )
+
+// Rows of the meta space besides the state row, which has no more of a key.
+const metaStateHash = 1 // log.StateHash of the group's views
+
+func appendStateHashKey(dst []byte, shard uint64) []byte {
+	return append(appendSpace(dst, shard, spaceMeta), metaStateHash)
+}
 
 func appendSpace(dst []byte, shard uint64, space byte) []byte {
 	return append(binary.BigEndian.AppendUint64(dst, shard), space)

@@ -13,8 +13,13 @@ import (
 // newReplica reads what the store has of a group: its state row, its logs, and
 // the postings that were still in memory when the store was last written, which
 // it finds again in the commits from the state's horizon on.
-func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64) (*replica, error) {
+func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64, machines []log.Machine) (*replica, error) {
 	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch()}
+	fold, err := log.NewFold(storedRows{r}, machines...)
+	if err != nil {
+		return nil, errors.Join(err, r.batch.Close())
+	}
+	r.fold = fold
 	if err := r.load(); err != nil {
 		return nil, errors.Join(err, r.batch.Close())
 	}
@@ -35,6 +40,10 @@ func (r *replica) load() error {
 		}
 	}
 	r.state, r.dirty, r.full = s, nil, nil
+	if err := r.loadStateHash(); err != nil {
+		return fail(err)
+	}
+	r.lastRemoved.Store(s.number) // not known any more
 	r.mu.Lock()
 	r.mu.logs = logs
 	r.mu.head = s.head()
@@ -65,6 +74,26 @@ func (r *replica) loadState() (s state, exists bool, err error) {
 		err = &log.CorruptionError{Group: r.group, Err: err}
 	}
 	return s, true, errors.Join(err, closer.Close())
+}
+
+func (r *replica) loadStateHash() error {
+	v, closer, err := r.db.Get(appendStateHashKey(nil, r.shard))
+	if errors.Is(err, pebble.ErrNotFound) {
+		r.fold.Hash, r.stateDigest = log.StateHash{}, log.Digest{}
+		return nil
+	}
+	if err != nil {
+		return r.corrupt(0, err)
+	}
+	hash, ok := log.DecodeStateHash(v)
+	if err := closer.Close(); err != nil {
+		return err
+	}
+	if !ok {
+		return &log.CorruptionError{Group: r.group, Err: errors.New("the state hash has another size")}
+	}
+	r.fold.Hash, r.stateDigest = hash, hash.Digest()
+	return nil
 }
 
 func (r *replica) loadLogs(s state, logs map[identity.ID]*keyLog) error {

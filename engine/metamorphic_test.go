@@ -122,9 +122,13 @@ func reopenedSubject(t *testing.T) subject {
 	e := mustOpen(t, "node", o)
 	t.Cleanup(func() { e.Close() })
 	s := nodeSubject("reopened", func() *engine.Engine { return e })
-	s.disturb = func(context.Context, int) (err error) {
-		if err = e.Close(); err == nil {
-			e, err = engine.Open("node", o)
+	s.disturb = func(context.Context, int) error {
+		err := e.Close()
+		if err == nil {
+			var again *engine.Engine
+			if again, err = engine.Open("node", o); err == nil {
+				e = again
+			}
 		}
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 )
 
 // Errors of the engine; test with errors.Is. Those of package log (ErrClosed,
@@ -63,6 +64,11 @@ type Options struct {
 	// Named lists further groups, by name, that hold only what is put in them by
 	// name. Kept, and may grow at a later Open on all members.
 	Named []string
+
+	// Machines fold logs into views, besides the built-in ones of package log. All
+	// members must have the same: a node that meets a registered key whose machine
+	// it lacks stops with log.ErrKind. More may be added at a later Open.
+	Machines []log.Machine
 
 	// MustExist refuses to make a new store: ErrNoStore.
 	MustExist bool

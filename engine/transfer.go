@@ -21,7 +21,7 @@ import (
 // ended by a key of size 0 and the number of rows as 8 bytes. Package snapshot
 // will replace it by sealed segments fetched from several members at once.
 const (
-	maxRowKey   = 1 << 10
+	maxRowKey   = 4 << 10 // above what a history row of the largest log.MaxRowKey takes
 	maxRowValue = 1 << 20
 	// receiveBatch bounds the memory of a receiving replica.
 	receiveBatch = 4 << 20
@@ -112,8 +112,10 @@ func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
 		rows++
 		switch key[0] {
 		case spaceMeta:
-			stateRow = value
-			continue
+			if len(key) == 1 {
+				stateRow = value
+				continue
+			}
 		case spaceCommit:
 			if err := chain.add(key, value); err != nil {
 				return fmt.Errorf("mosaik: receive state: %w", err)

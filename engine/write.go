@@ -92,11 +92,13 @@ type batchRun struct {
 	records []byte // encoded as log.AppendRecord does
 }
 
-// waiter is one append in a batch.
+// waiter is one append, or transaction, in a batch.
 type waiter struct {
 	future *log.Future
 	run    int // in batch.runs
 	first  int // position of its first record in the run
+	count  int // records
+	runs   int // of a transaction, behind the one of its guard
 }
 
 func newWriter(g *Group, slots int, timeout time.Duration, session *client.Session, epoch uint64) *writer {
@@ -127,25 +129,31 @@ func (w *writer) start() {
 // records may or may not become part of the log; when it ends before the records
 // could join a batch, the error wraps ErrBusy and nothing was written.
 func (g *Group) Append(ctx context.Context, key identity.ID, payloads ...[]byte) (log.Pointer, error) {
-	f, err := g.writer.join(ctx, key, payloads)
+	f, err := g.joinAppend(ctx, key, payloads)
 	if err != nil {
 		return log.Pointer{}, fmt.Errorf("append to group %s: %w", g.name, err)
 	}
-	p, err := f.Wait(ctx)
-	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrNoQuorum) {
-		err = fmt.Errorf("%w: not acknowledged in time, it may still be committed: %w", ErrNoQuorum, err)
-	}
+	p, err := await(ctx, f)
 	if err != nil {
 		return log.Pointer{}, fmt.Errorf("append to group %s: %w", g.name, err)
 	}
 	return p, nil
 }
 
+// await waits for the outcome of what has joined a batch.
+func await(ctx context.Context, f *log.Future) (log.Pointer, error) {
+	p, err := f.Wait(ctx)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrNoQuorum) {
+		err = fmt.Errorf("%w: not acknowledged in time, it may still be committed: %w", ErrNoQuorum, err)
+	}
+	return p, err
+}
+
 // AppendAsync is Append without the wait: the future completes when the records
 // are durable, or with an error. It blocks only while the open batch is full,
 // and no longer than ctx. Appends of one goroutine are committed in order.
 func (g *Group) AppendAsync(ctx context.Context, key identity.ID, payloads ...[]byte) *log.Future {
-	f, err := g.writer.join(ctx, key, payloads)
+	f, err := g.joinAppend(ctx, key, payloads)
 	if err != nil {
 		f = log.NewFuture()
 		f.Complete(log.Pointer{}, fmt.Errorf("append to group %s: %w", g.name, err))
@@ -153,16 +161,77 @@ func (g *Group) AppendAsync(ctx context.Context, key identity.ID, payloads ...[]
 	return f
 }
 
-// join adds the payloads to the open batch, waiting for the next one while it
-// is full.
-func (w *writer) join(ctx context.Context, key identity.ID, payloads [][]byte) (*log.Future, error) {
+// Submit commits a transaction (log.GroupStore). Errors are those of Append.
+func (g *Group) Submit(ctx context.Context, t *log.Transaction) (log.Outcome, error) {
+	fail := func(err error) (log.Outcome, error) {
+		return log.Outcome{}, fmt.Errorf("transaction in group %s: %w", g.name, err)
+	}
+	if err := g.checkTransaction(t); err != nil {
+		return fail(err)
+	}
+	guard := t.AppendGuard(nil)
+	size := (1+t.Runs())*log.RunHeaderSize + binary.MaxVarintLen32*(1+len(t.Commands)) + len(guard)
+	for i := range t.Commands {
+		size += len(t.Commands[i].Payload)
+	}
+	f, err := g.writer.join(ctx, 1+len(t.Commands), size, func(b *batch, f *log.Future) { b.addTransaction(f, guard, t) })
+	if err != nil {
+		return fail(err)
+	}
+	p, err := await(ctx, f)
+	if err != nil {
+		return fail(err)
+	}
+	results, err := f.Results()
+	if err != nil {
+		return fail(err)
+	}
+	return log.OutcomeOf(p, results)
+}
+
+// checkTransaction refuses a transaction with commands to keys that no machine
+// folds: their records would be in the log whether or not its conditions hold.
+func (g *Group) checkTransaction(t *log.Transaction) error {
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	for i := range t.Commands {
+		key := t.Commands[i].Key
+		if i > 0 && key == t.Commands[i-1].Key {
+			continue
+		}
+		folded, err := g.folds(key)
+		if err != nil {
+			return err
+		}
+		if !folded || key == log.DirectoryKey() {
+			return fmt.Errorf("%w: command %d: key %s is not registered with a machine in group %s", log.ErrTransaction, i, key.Short(), g.name)
+		}
+	}
+	return nil
+}
+
+// joinAppend checks an append and joins it to the open batch.
+func (g *Group) joinAppend(ctx context.Context, key identity.ID, payloads [][]byte) (*log.Future, error) {
 	if err := log.CheckAppend(key, payloads); err != nil {
 		return nil, err
 	}
+	if key == log.DirectoryKey() {
+		for _, p := range payloads {
+			if err := g.replica.fold.CheckRegistration(p); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return g.writer.join(ctx, len(payloads), bound(payloads), func(b *batch, f *log.Future) { b.add(f, key, payloads) })
+}
+
+// join adds so many records of at most size bytes to the open batch, waiting for
+// the next one while it is full.
+func (w *writer) join(ctx context.Context, records, size int, add func(*batch, *log.Future)) (*log.Future, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	size := bound(payloads)
 	f := log.NewFuture()
 	w.mu.Lock()
 	for {
@@ -175,9 +244,9 @@ func (w *writer) join(ctx context.Context, key identity.ID, payloads [][]byte) (
 			return nil, full
 		}
 		b := w.mu.open
-		if b.records == 0 || (b.bytes+size <= maxBatchBytes && b.records+len(payloads) <= maxBatchRecords) {
+		if b.records == 0 || (b.bytes+size <= maxBatchBytes && b.records+records <= maxBatchRecords) {
 			before := b.bytes
-			b.add(f, key, payloads)
+			add(b, f)
 			if before == 0 || before < pipelineBytes && b.bytes >= pipelineBytes {
 				w.mu.taken.Signal()
 			}
@@ -212,25 +281,59 @@ func bound(payloads [][]byte) int {
 func (b *batch) add(f *log.Future, key identity.ID, payloads [][]byte) {
 	i, ok := b.index[key]
 	if !ok {
-		i = len(b.runs)
+		i = b.newRun(key)
 		b.index[key] = i
-		if i < cap(b.runs) { // take over the records buffer of a batch past
-			b.runs = b.runs[:i+1]
-			b.runs[i].key, b.runs[i].count, b.runs[i].records = key, 0, b.runs[i].records[:0]
-		} else {
-			b.runs = append(b.runs, batchRun{key: key})
-		}
-		b.bytes += log.RunHeaderSize
 	}
-	run := &b.runs[i]
-	b.waiters = append(b.waiters, waiter{future: f, run: i, first: run.count})
-	before := len(run.records)
+	b.waiters = append(b.waiters, waiter{future: f, run: i, first: b.runs[i].count, count: len(payloads)})
 	for _, p := range payloads {
-		run.records = log.AppendRecord(run.records, p)
+		b.addRecord(i, p)
 	}
-	run.count += len(payloads)
-	b.records += len(payloads)
-	b.bytes += len(run.records) - before
+}
+
+// addTransaction appends the transaction's runs. Nothing may come to lie between
+// or behind them in the same runs, so whatever follows begins new ones.
+func (b *batch) addTransaction(f *log.Future, guard []byte, t *log.Transaction) {
+	i := b.newRun(log.GuardKey())
+	b.addRecord(i, guard)
+	b.waiters = append(b.waiters, waiter{future: f, run: i, count: 1, runs: t.Runs()})
+	for c := range t.Commands {
+		if key := t.Commands[c].Key; c == 0 || key != t.Commands[c-1].Key {
+			i = b.newRun(key)
+		}
+		b.addRecord(i, t.Commands[c].Payload)
+	}
+	clear(b.index)
+}
+
+// newRun begins a run of the key and returns its position.
+func (b *batch) newRun(key identity.ID) int {
+	i := len(b.runs)
+	if i < cap(b.runs) { // take over the records buffer of a batch past
+		b.runs = b.runs[:i+1]
+		b.runs[i].key, b.runs[i].count, b.runs[i].records = key, 0, b.runs[i].records[:0]
+	} else {
+		b.runs = append(b.runs, batchRun{key: key})
+	}
+	b.bytes += log.RunHeaderSize
+	return i
+}
+
+func (b *batch) addRecord(run int, payload []byte) {
+	r := &b.runs[run]
+	before := len(r.records)
+	r.records = log.AppendRecord(r.records, payload)
+	r.count++
+	b.records++
+	b.bytes += len(r.records) - before
+}
+
+// counts returns the number of records of each run.
+func (b *batch) counts() []int {
+	counts := make([]int, len(b.runs))
+	for i := range b.runs {
+		counts[i] = b.runs[i].count
+	}
+	return counts
 }
 
 // runSlot carries one batch after the other through Raft.
@@ -366,7 +469,7 @@ func (w *writer) settle(b *batch, p pendingProposal) (receipt, error) {
 // earlier attempt has none, and gets it from its commit.
 func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) {
 	if len(data) > 0 {
-		return decodeReceipt(number, data, len(b.runs))
+		return decodeReceipt(number, data, b.counts())
 	}
 	c, err := w.group.replica.commit(number)
 	if err != nil {
@@ -376,6 +479,11 @@ func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) 
 	if err == nil && len(r.seqs) != len(b.runs) {
 		err = errReceipt
 	}
+	if err != nil {
+		return r, err
+	}
+	// What the machines returned then is what they return now.
+	r.results, err = w.group.replica.foldAfter(number-1, nil).Results(&c)
 	return r, err
 }
 
@@ -411,14 +519,27 @@ func (w *writer) stale(b *batch) bool {
 func (w *writer) complete(b *batch, r receipt) {
 	for i := range b.waiters {
 		wt := &b.waiters[i]
-		wt.future.Complete(log.Pointer{
+		wt.future.CompleteWith(log.Pointer{
 			Group:  w.group.id,
 			Commit: r.number,
 			Digest: r.digest,
 			Key:    b.runs[wt.run].key,
 			Seq:    r.seqs[wt.run] + uint64(wt.first),
-		}, nil)
+		}, r.of(wt), nil)
 	}
+}
+
+// of returns what the machines returned for the records of an append or a
+// transaction.
+func (r *receipt) of(wt *waiter) [][]byte {
+	if r.results == nil || r.results[wt.run] == nil {
+		return nil
+	}
+	results := r.results[wt.run][wt.first : wt.first+wt.count]
+	for i := range wt.runs {
+		results = append(results[:len(results):len(results)], r.results[wt.run+1+i]...)
+	}
+	return results
 }
 
 // fail tells every append of the batch what went wrong.

@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -105,9 +106,17 @@ func scanDirectory(ctx context.Context, s Scanner) iter.Seq2[DirectoryEntry, err
 	}
 }
 
-// LookUp returns the directory's entry of one log, or ErrNotFound. It costs what
-// Directory does up to that entry.
+// LookUp returns the directory's entry of one log, or ErrNotFound. It asks the
+// store that is home to the log. A Store answers from its view of the directory;
+// of any other Scanner the directory's log is read up to the entry.
 func LookUp(ctx context.Context, s Scanner, key identity.ID) (DirectoryEntry, error) {
+	if store, ok := s.(Store); ok {
+		view, err := store.Home(key).View(ctx, DirectoryKey(), Stale())
+		if err != nil {
+			return DirectoryEntry{}, fmt.Errorf("read the directory: %w", err)
+		}
+		return EntryIn(view, key)
+	}
 	for e, err := range scanDirectory(ctx, s) {
 		if err != nil {
 			return DirectoryEntry{}, err
@@ -116,7 +125,45 @@ func LookUp(ctx context.Context, s Scanner, key identity.ID) (DirectoryEntry, er
 			return e, nil
 		}
 	}
-	return DirectoryEntry{}, fmt.Errorf("%w: key %s is not in the directory", ErrNotFound, key.Short())
+	return DirectoryEntry{}, notInDirectory(key)
+}
+
+func notInDirectory(key identity.ID) error {
+	return fmt.Errorf("%w: key %s is not in the directory", ErrNotFound, key.Short())
+}
+
+// EntryIn returns the entry of one log in a view of the directory, or
+// ErrNotFound.
+func EntryIn(directory View, key identity.ID) (DirectoryEntry, error) {
+	row, ok, err := directory.Get(key[:])
+	if err != nil {
+		return DirectoryEntry{}, fmt.Errorf("read the directory: %w", err)
+	}
+	if !ok {
+		return DirectoryEntry{}, notInDirectory(key)
+	}
+	_, e, err := decodeDirectoryRow(row.Value)
+	return e, err
+}
+
+// Entries yields the entries of a view of the directory in the order of their
+// keys.
+func Entries(directory View) iter.Seq2[DirectoryEntry, error] {
+	return func(yield func(DirectoryEntry, error) bool) {
+		for row, err := range directory.Scan(Range{}) {
+			var e DirectoryEntry
+			if err == nil {
+				_, e, err = decodeDirectoryRow(row.Value)
+			}
+			if err != nil {
+				yield(DirectoryEntry{}, fmt.Errorf("read the directory: %w", err))
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
 }
 
 // register makes sure that the directory says of the log what the definition
@@ -126,7 +173,11 @@ func register(ctx context.Context, w Writer, definition DirectoryEntry) error {
 	if err := definition.Validate(); err != nil {
 		return err
 	}
-	e, err := LookUp(ctx, w, definition.Key())
+	key := definition.Key()
+	if store, ok := w.(Store); ok {
+		w = store.Home(key)
+	}
+	e, err := LookUp(ctx, w, key)
 	if errors.Is(err, ErrNotFound) {
 		var payload []byte
 		if payload, err = CBOR[DirectoryEntry]().Append(nil, definition); err != nil {
@@ -135,10 +186,50 @@ func register(ctx context.Context, w Writer, definition DirectoryEntry) error {
 		if _, err = w.Append(ctx, DirectoryKey(), payload); err != nil {
 			return fmt.Errorf("register the log %q: %w", definition.Name, err)
 		}
-		e, err = LookUp(ctx, w, definition.Key())
+		e, err = LookUp(ctx, w, key)
 	}
 	if err != nil {
 		return err
 	}
 	return e.agrees(definition)
+}
+
+// directoryMachine folds the directory: a row for each registered key, with the
+// number of its view and the entry. Views are numbered by the seq of the record
+// that registered them.
+type directoryMachine struct{}
+
+func (directoryMachine) Signature() string { return "mosaik.directory.v1" }
+
+// Results of the directory's machine.
+const (
+	directoryKnown      = 0 // the key has an entry already, or the record is none
+	directoryRegistered = 1
+)
+
+// registered reports whether a result says that the key is new.
+func registered(result []byte) bool { return len(result) == 1 && result[0] == directoryRegistered }
+
+func (directoryMachine) Apply(tx *Tx, c Command) ([]byte, error) {
+	known := []byte{directoryKnown}
+	e, err := CBOR[DirectoryEntry]().Decode(c.Payload)
+	if err != nil || e.Validate() != nil || c.Seq > 1<<32-1 {
+		return known, nil
+	}
+	key := e.Key()
+	if _, ok, err := tx.Get(key[:]); err != nil || ok {
+		return known, err
+	}
+	row := binary.AppendUvarint(nil, c.Seq)
+	return []byte{directoryRegistered}, tx.Set(key[:], append(row, c.Payload...))
+}
+
+// decodeDirectoryRow decodes a row of the directory's view.
+func decodeDirectoryRow(value []byte) (number uint32, e DirectoryEntry, err error) {
+	n, size := binary.Uvarint(value)
+	if size <= 0 || n == 0 || n > 1<<32-1 {
+		return 0, e, errors.New("a row of the directory has no number")
+	}
+	e, err = CBOR[DirectoryEntry]().Decode(value[size:])
+	return uint32(n), e, err
 }

@@ -7,6 +7,7 @@ import "context"
 type Future struct {
 	done    chan struct{}
 	pointer Pointer // written before done is closed, read after
+	results [][]byte
 	err     error
 }
 
@@ -16,8 +17,12 @@ func NewFuture() *Future { return &Future{done: make(chan struct{})} }
 
 // Complete gives the outcome and wakes all who wait. A second call is a bug and
 // panics.
-func (f *Future) Complete(p Pointer, err error) {
-	f.pointer, f.err = p, err
+func (f *Future) Complete(p Pointer, err error) { f.CompleteWith(p, nil, err) }
+
+// CompleteWith is Complete with what the machine of the key returned for each of
+// the payloads. It keeps results.
+func (f *Future) CompleteWith(p Pointer, results [][]byte, err error) {
+	f.pointer, f.results, f.err = p, results, err
 	close(f.done)
 }
 
@@ -28,6 +33,13 @@ func (f *Future) Done() <-chan struct{} { return f.done }
 func (f *Future) Result() (Pointer, error) {
 	<-f.done
 	return f.pointer, f.err
+}
+
+// Results waits for the outcome and returns what the machine of the key returned
+// for each payload, in order; nil for a key that no machine folds.
+func (f *Future) Results() ([][]byte, error) {
+	<-f.done
+	return f.results, f.err
 }
 
 // Wait is Result that gives up when ctx ends and returns ctx.Err(). Giving up

@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -24,6 +25,8 @@ type Memory struct {
 
 	mu struct {
 		sync.Mutex
+		fold    *Fold
+		views   memoryRows
 		closed  bool
 		now     func() time.Time
 		head    Head
@@ -44,10 +47,17 @@ type memoryPart struct {
 
 func (p memoryPart) last() uint64 { return p.first + uint64(p.count) - 1 }
 
-// NewMemory returns the empty log of the group. Its commits carry the time of
-// the system's clock.
-func NewMemory(group identity.ID) *Memory {
+// NewMemory returns the empty log of the group, with the built-in machines and
+// those given. Its commits carry the time of the system's clock. Two machines of
+// one signature are a bug, and panic.
+func NewMemory(group identity.ID, machines ...Machine) *Memory {
 	m := &Memory{group: group}
+	m.mu.views = newMemoryRows()
+	fold, err := NewFold(&m.mu.views, machines...)
+	if err != nil {
+		panic(err) // invariant: signatures are the program's own, and distinct
+	}
+	m.mu.fold = fold
 	m.mu.now = time.Now
 	m.mu.keys = map[identity.ID][]memoryPart{}
 	m.mu.changed = make(chan struct{})
@@ -88,51 +98,121 @@ func (m *Memory) Close() error {
 
 // Append implements Writer.
 func (m *Memory) Append(ctx context.Context, key identity.ID, payloads ...[]byte) (Pointer, error) {
-	if err := CheckAppend(key, payloads); err != nil {
-		return Pointer{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return Pointer{}, err
-	}
-	var records []byte
-	for _, p := range payloads {
-		records = AppendRecord(records, p)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.mu.closed {
-		return Pointer{}, ErrClosed
-	}
-	part := memoryPart{
-		first:  m.lastSeq(key) + 1,
-		count:  len(payloads),
-		commit: m.mu.head.Number + 1,
-		time:   max(unixNano(m.mu.now()), m.mu.head.Time),
-	}
-	body := AppendRun(nil, key, part.first, part.count, records)
-	commit := Commit{Body: body, Header: Header{
-		Version: HeaderVersion,
-		Group:   m.group,
-		Number:  part.commit,
-		Time:    part.time,
-		Prev:    m.mu.head.Digest,
-		Body:    Sum(body),
-		Records: uint32(part.count),
-	}}
-	commit.Digest = commit.Header.Digest()
-	m.mu.head = Head{Number: part.commit, Digest: commit.Digest, Time: part.time}
-	m.mu.commits = append(m.mu.commits, commit.AppendTo(nil))
-	m.mu.keys[key] = append(m.mu.keys[key], part)
-	close(m.mu.changed)
-	m.mu.changed = make(chan struct{})
-	return Pointer{Group: m.group, Commit: part.commit, Digest: commit.Digest, Key: key, Seq: part.first}, nil
+	return m.AppendAsync(ctx, key, payloads...).Result()
 }
 
 // AppendAsync implements Writer. The Future it returns has its outcome already.
 func (m *Memory) AppendAsync(ctx context.Context, key identity.ID, payloads ...[]byte) *Future {
 	f := NewFuture()
-	f.Complete(m.Append(ctx, key, payloads...))
+	err := CheckAppend(key, payloads)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil && key == DirectoryKey() {
+		for _, p := range payloads {
+			err = errors.Join(err, m.mu.fold.CheckRegistration(p)) // no lock: it reads what never changes
+		}
+	}
+	if err != nil {
+		f.Complete(Pointer{}, err)
+		return f
+	}
+	pointers, results, err := m.commitRuns([]memoryRun{{key, payloads}})
+	if err != nil {
+		f.Complete(Pointer{}, err)
+		return f
+	}
+	f.CompleteWith(pointers[0], results[0], nil)
 	return f
+}
+
+// Submit implements GroupStore.
+func (m *Memory) Submit(ctx context.Context, t *Transaction) (Outcome, error) {
+	if err := t.Validate(); err != nil {
+		return Outcome{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Outcome{}, err
+	}
+	runs := []memoryRun{{GuardKey(), [][]byte{t.AppendGuard(nil)}}}
+	for i, c := range t.Commands {
+		if i > 0 && t.Commands[i-1].Key == c.Key {
+			last := &runs[len(runs)-1]
+			last.payloads = append(last.payloads, c.Payload)
+			continue
+		}
+		runs = append(runs, memoryRun{c.Key, [][]byte{c.Payload}})
+	}
+	pointers, results, err := m.commitRuns(runs)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return OutcomeOf(pointers[0], slices.Concat(results...))
+}
+
+// memoryRun is a run that is to be committed.
+type memoryRun struct {
+	key      identity.ID
+	payloads [][]byte
+}
+
+// commitRuns makes one commit of the runs and returns, for each, the pointer at
+// its first record and the results of its commands.
+func (m *Memory) commitRuns(runs []memoryRun) (pointers []Pointer, results [][][]byte, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.closed {
+		return nil, nil, ErrClosed
+	}
+	header := Header{
+		Version: HeaderVersion,
+		Group:   m.group,
+		Number:  m.mu.head.Number + 1,
+		Time:    max(unixNano(m.mu.now()), m.mu.head.Time),
+		Prev:    m.mu.head.Digest,
+	}
+	var body []byte
+	for _, r := range runs {
+		part := memoryPart{first: m.lastSeq(r.key) + 1, count: len(r.payloads), commit: header.Number, time: header.Time, offset: len(body)}
+		var records []byte
+		for _, p := range r.payloads {
+			records = AppendRecord(records, p)
+		}
+		body = AppendRun(body, r.key, part.first, part.count, records)
+		m.mu.keys[r.key] = append(m.mu.keys[r.key], part)
+		pointers = append(pointers, Pointer{Group: m.group, Commit: header.Number, Key: r.key, Seq: part.first})
+		header.Records += uint32(part.count)
+	}
+	header.Body = Sum(body)
+	if results, err = m.foldBody(&header, body); err != nil {
+		return nil, nil, err
+	}
+	commit := Commit{Header: header, Body: body, Digest: header.Digest()}
+	for i := range pointers {
+		pointers[i].Digest = commit.Digest
+	}
+	m.mu.head = Head{Number: header.Number, Digest: commit.Digest, Time: header.Time}
+	m.mu.commits = append(m.mu.commits, commit.AppendTo(nil))
+	close(m.mu.changed)
+	m.mu.changed = make(chan struct{})
+	return pointers, results, nil
+}
+
+// foldBody folds a body into the views and fills in the header's state.
+// REQUIRES: mu.
+func (m *Memory) foldBody(h *Header, body []byte) (results [][][]byte, err error) {
+	f := m.mu.fold
+	f.Begin(h.Number, h.Time)
+	results, err = f.body(body)
+	if err != nil {
+		return nil, err
+	}
+	for e := range f.End() {
+		m.mu.views.apply(e, h.Number)
+	}
+	m.mu.views.commit = h.Number
+	h.State = f.Hash.Digest()
+	return results, nil
 }
 
 // Commit returns commit n, or ErrNotFound. Its body must not be changed and

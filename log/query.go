@@ -134,6 +134,8 @@ func CheckAppend(key identity.ID, payloads [][]byte) error {
 	switch {
 	case key.IsZero():
 		return fmt.Errorf("%w: append: the zero key names no log", ErrQuery)
+	case key == GuardKey():
+		return fmt.Errorf("%w: append: the log of guards is written by transactions only", ErrQuery)
 	case len(payloads) == 0:
 		return fmt.Errorf("%w to key %s", ErrEmpty, key.Short())
 	case len(payloads) > MaxRecords:

@@ -461,7 +461,7 @@ func TestDirectory(t *testing.T) {
 	for _, late := range []log.DirectoryEntry{
 		{Name: "b", Kind: log.KindStream, Codec: "json"},
 		{Name: strings.ToUpper(want[2].Name), Kind: log.KindStream, Codec: "cbor"},
-		{Name: "c", Kind: "map", Codec: "cbor"},
+		{Name: "c", Kind: log.NoOp().Signature(), Codec: "cbor"},
 	} {
 		payload, err := log.CBOR[log.DirectoryEntry]().Append(nil, late)
 		if err != nil {
@@ -474,19 +474,23 @@ func TestDirectory(t *testing.T) {
 	}
 
 	// A log of another kind is not a stream.
-	payload, err := log.CBOR[log.DirectoryEntry]().Append(nil, log.DirectoryEntry{Name: "prices", Kind: "map", Codec: "cbor"})
-	if err != nil {
+	if _, err := (log.MapDef[string, int]{Name: "prices"}).Open(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	appendTexts(t, m, log.DirectoryKey(), string(payload))
-	if _, err := (log.StreamDef[int]{Name: "prices"}).Open(t.Context(), m); !errors.Is(err, log.ErrCodec) || !strings.Contains(err.Error(), "is a map, not a stream") {
+	if _, err := (log.StreamDef[int]{Name: "prices"}).Open(t.Context(), m); !errors.Is(err, log.ErrCodec) || !strings.Contains(err.Error(), "is a mosaik.map.v1, not a stream") {
 		t.Errorf("opening a map as a stream: %v", err)
 	}
 
-	// A damaged record is reported with its seq.
-	appendTexts(t, m, log.DirectoryKey(), "junk")
-	if _, err := log.Directory(t.Context(), m); !errors.Is(err, log.ErrCodec) || !strings.Contains(err.Error(), "record 8 of the directory") {
-		t.Errorf("a damaged directory: %v", err)
+	// What no replica could fold does not get into the directory.
+	unknown, err := log.CBOR[log.DirectoryEntry]().Append(nil, log.DirectoryEntry{Name: "x", Kind: "somebody's", Codec: "cbor"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Append(t.Context(), log.DirectoryKey(), unknown); !errors.Is(err, log.ErrKind) {
+		t.Errorf("registering an unknown kind: %v", err)
+	}
+	if _, err := m.Append(t.Context(), log.DirectoryKey(), []byte("junk")); !errors.Is(err, log.ErrCodec) {
+		t.Errorf("registering junk: %v", err)
 	}
 }
 
@@ -496,6 +500,8 @@ type racing struct {
 	*log.Memory
 	once func()
 }
+
+func (r *racing) Home(identity.ID) log.GroupStore { return r }
 
 func (r *racing) Append(ctx context.Context, key identity.ID, payloads ...[]byte) (log.Pointer, error) {
 	if once := r.once; once != nil {
