@@ -22,31 +22,42 @@ import (
 // Everything it works with but does not share is in the first block of fields.
 // Scanners see only what publish has handed over under mu, after the store has it.
 type replica struct {
-	db    *pebble.DB
-	shard uint64
-	group identity.ID
-	self  uint64 // this node's replica id
+	db         *pebble.DB
+	witnessKey identity.ID
+	shard      uint64
+	group      identity.ID
+	self       uint64 // this node's replica id
 
-	state       state         // of the applier; published as head
-	fold        *log.Fold     // folds the entries' commands into the views
-	touched     bool          // the batch changes views
-	stateDigest log.Digest    // of the views after state.number
-	results     [][][]byte    // of the entry in progress: what machines returned, per run
-	batch       *pebble.Batch // reused
-	pending     []pendingRun  // runs of the update in progress
-	dirty       []dirtyLog    // queue of open chunks, oldest first; entries go stale when a chunk is closed
-	full        []*keyLog     // logs whose open chunk has all its postings
-	closing     []*keyLog     // logs whose open chunk the update in progress writes
-	scratch     []byte        // reused for keys and rows
-	encoded     []byte        // reused for the commit being built: header || body
-	unflushed   atomic.Bool   // something was applied since the store was last flushed
-	lastRemoved atomic.Uint64 // newest commit that may have removed a row of a view
+	// applying is held by the applier while it works, and by refold.
+	applying sync.Mutex
+
+	state       state              // of the applier; published as head
+	fold        *log.Fold          // folds the entries' commands into the views
+	views       map[uint32]*keyLog // logs that are folded, by the number of the view
+	touched     bool               // the batch changes views
+	stateDigest log.Digest         // of the views after state.number
+	results     [][][]byte         // of the entry in progress: what machines returned, per run
+	stored      uint64             // last commit that is in the store
+	recent      [recentDigests]recentDigest
+	witness     witness
+	onDiverged  func(error)           // nil, or called by the applier when the replica diverges
+	batch       *pebble.Batch         // reused
+	pending     []pendingRun          // runs of the update in progress
+	dirty       []dirtyLog            // queue of open chunks, oldest first; entries go stale when a chunk is closed
+	full        []*keyLog             // logs whose open chunk has all its postings
+	closing     []*keyLog             // logs whose open chunk the update in progress writes
+	scratch     []byte                // reused for keys and rows
+	encoded     []byte                // reused for the commit being built: header || body
+	unflushed   atomic.Bool           // something was applied since the store was last flushed
+	lastRemoved atomic.Uint64         // newest commit that may have removed a row of a view
+	diverged    atomic.Pointer[error] // why the replica serves nothing; nil: it does
 
 	mu struct {
 		sync.RWMutex
-		head    log.Head // as of the last completed update
-		total   totals   // likewise
-		epoch   uint64   // likewise: latest of this node's own proposals
+		head    log.Head   // as of the last completed update
+		state   log.Digest // of the views, likewise
+		total   totals     // likewise
+		epoch   uint64     // likewise: latest of this node's own proposals
 		logs    map[identity.ID]*keyLog
 		changed chan struct{} // closed at the next publish; nil if nobody waits
 		// fetching is set while the group's rows are being replaced by those of another
@@ -73,6 +84,8 @@ type pendingRun struct {
 //
 // The error is one of the store's and means that this replica cannot go on.
 func (r *replica) update(entries []entry) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
 	r.batch.Reset()
 	r.pending = r.pending[:0]
 	r.closing = r.closing[:0]
@@ -119,6 +132,7 @@ func (r *replica) write() error {
 	}
 	r.batch.Reset()
 	r.touched = false
+	r.stored = r.state.number
 	return nil
 }
 
@@ -155,6 +169,10 @@ func (r *replica) apply(e *entry) error {
 		return nil
 	}
 
+	if err := r.compareHead(&p); err != nil {
+		return err
+	}
+
 	s := &r.state
 	number := s.number + 1
 	r.encoded = append(r.encoded[:0], zeroHeader[:]...)
@@ -182,6 +200,11 @@ func (r *replica) apply(e *entry) error {
 		if err := r.foldRun(l, &run); err != nil {
 			return err
 		}
+		if run.Key == r.witnessKey {
+			if err := r.countVotes(p.proposer, &run); err != nil {
+				return err
+			}
+		}
 		r.pending = append(r.pending, pendingRun{l, posting{number, l.nextApply, run.Count, offset}})
 		l.nextApply += uint64(run.Count)
 		offset = next
@@ -204,6 +227,7 @@ func (r *replica) apply(e *entry) error {
 	header.AppendTo(r.encoded[:0])
 	s.digest = log.Sum(r.encoded[:log.HeaderSize])
 	s.number = number
+	r.recent[number%recentDigests] = recentDigest{number, s.digest}
 	s.time = header.Time
 	s.records += uint64(records)
 	s.bytes += uint64(len(body))
@@ -397,7 +421,7 @@ func (r *replica) publish() {
 			r.full = append(r.full, l)
 		}
 	}
-	r.mu.head = r.state.head()
+	r.mu.head, r.mu.state = r.state.head(), r.stateDigest
 	r.mu.total = r.state.total()
 	r.mu.epoch = r.state.epochOf(r.self)
 	changed := r.mu.changed

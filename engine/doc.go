@@ -10,6 +10,10 @@
 //	read.go      commits by number, records by key and position, waiting for more
 //	index.go     how a record is found: postings, and how little of them is written
 //	layout.go    every key and row of the store
+//	views.go     what machines have folded: rows as of any commit
+//	witness.go   how a replica that has come to other bytes is found and stopped
+//	refold.go    views built anew from the log
+//	lead.go      who leads: preference and transfer
 //	load.go      what Open finds again
 //	raft.go      the wall around the Raft library
 //	transfer.go  the state of a group, sent to a member that lags behind the Raft log
@@ -32,7 +36,9 @@
 // # Goroutines
 //
 //	writer.runSlot       Options.InFlight per group: one batch each through Raft
+//	Group.runWitness     one per group: commits this replica's votes on digests
 //	Engine.runTrim       one: lets the Raft log forget what the store has
+//	Engine.runYield      one, on a node that does not want to lead: hands the lead over
 //	Engine.runDrain      one, during Close: waits for the writers
 //	store.runClose       one, during Close: flushes and closes pebble
 //	spaceWatch.runSpaceWatch  one: free space of the file system
@@ -44,6 +50,7 @@
 //
 //	writer.submit     proposals leave in order; held while waiting for a batch
 //	writer.mu         the open batch; never held during IO
+//	replica.applying  held while entries are applied, and while views are built anew
 //	replica.mu        what scanners see; never held during IO
 //	raftHost.mu       held for reading during the library's short calls
 //	leaderWatch.mu    who waits for another leader

@@ -216,11 +216,15 @@ func (e *Engine) addGroup(name string) error {
 			return fmt.Errorf("mosaik: options: groups %q and %q share the shard number %x: rename one", other.name, name, g.shard)
 		}
 	}
-	r, err := newReplica(e.db.DB, g.shard, id, g.self, e.opts.Machines)
+	r, err := newReplica(e.db.DB, g.shard, id, g.self, len(e.opts.Members), e.opts.Machines)
 	if err != nil {
 		return err
 	}
 	g.replica = r
+	r.onDiverged = g.divergedNow
+	if err := r.finishRefold(); err != nil {
+		return err
+	}
 	e.groups = append(e.groups, g)
 	e.byName[name] = g
 	if g.recoverTo, err = committedIndex(e.rlog, g.shard, g.self, r.state.applied); err != nil {
@@ -271,9 +275,16 @@ func (e *Engine) start() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
-	e.wg.Add(2)
+	e.wg.Add(2 + len(e.groups))
 	go e.space.runSpaceWatch(ctx, e.wg.Done)
 	go e.runTrim(ctx)
+	for _, g := range e.groups {
+		go g.runWitness(ctx, e.wg.Done)
+	}
+	if e.opts.Preference != Normal && len(e.opts.Members) > 1 {
+		e.wg.Add(1)
+		go e.runYield(ctx)
+	}
 	return nil
 }
 

@@ -458,7 +458,7 @@ func newTestReplica(t testing.TB, self uint64) *replica {
 		t.Fatal(err)
 	}
 	id := identity.NewID("a group")
-	r, err := newReplica(db, shardOf(id), id, self, nil)
+	r, err := newReplica(db, shardOf(id), id, self, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -134,6 +134,11 @@ type Status struct {
 	Records uint64 // in the whole log
 	Bytes   uint64 // of all commit bodies
 	Applied uint64 // Raft index
+	// State is the digest of the views at Head; zero without views.
+	State log.Digest
+	// Diverged is why this node serves nothing of the group (log.ErrDiverged); nil:
+	// it does.
+	Diverged error
 }
 
 // Status returns the group's status, without asking anybody.
@@ -147,7 +152,8 @@ func (g *Group) Status() Status {
 	r := g.replica
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	s.Head, s.Keys = r.mu.head, len(r.mu.logs)
+	s.Head, s.Keys, s.State = r.mu.head, len(r.mu.logs), r.mu.state
+	s.Diverged = r.divergence()
 	s.Records, s.Bytes, s.Applied = r.mu.total.records, r.mu.total.bytes, r.mu.total.applied
 	return s
 }

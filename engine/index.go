@@ -40,13 +40,15 @@ type keyLog struct {
 	closing   bool   // the open chunk is in the batch of the update in progress
 	resolved  bool   // view is known
 
-	view       *log.ViewInfo // how the log is folded; nil: it is not
-	next       uint64        // next seq as published: records are 1..next-1
-	commit     uint64        // commit that holds next-1
-	chunkFirst uint64        // first seq of the open chunk, when postings is not empty
-	chunkBase  uint64        // commit of the open chunk's first posting
-	chunkLen   int           // postings in the open chunk
-	postings   []byte        // the open chunk, encoded
+	view           *log.ViewInfo // how the log is folded, once resolved; nil: it is not
+	viewGeneration uint32        // the view is in
+	viewSince      uint64        // commit that began it
+	next           uint64        // next seq as published: records are 1..next-1
+	commit         uint64        // commit that holds next-1
+	chunkFirst     uint64        // first seq of the open chunk, when postings is not empty
+	chunkBase      uint64        // commit of the open chunk's first posting
+	chunkLen       int           // postings in the open chunk
+	postings       []byte        // the open chunk, encoded
 }
 
 // add appends a posting to the open chunk. REQUIRES: replica.mu.

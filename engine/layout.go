@@ -40,10 +40,14 @@ const (
 )
 
 // Rows of the meta space besides the state row, which has no more of a key.
-const metaStateHash = 1 // log.StateHash of the group's views
+const (
+	metaStateHash = 1 // log.StateHash of the group's views
+	metaDiverged  = 2 // commit 8 | digest 32: what the majority has, while this replica has not
+	metaRefolding = 3 // empty: the views are being built anew
+)
 
-func appendStateHashKey(dst []byte, shard uint64) []byte {
-	return append(appendSpace(dst, shard, spaceMeta), metaStateHash)
+func appendMetaKey(dst []byte, shard uint64, row byte) []byte {
+	return append(appendSpace(dst, shard, spaceMeta), row)
 }
 
 func appendSpace(dst []byte, shard uint64, space byte) []byte {

@@ -13,8 +13,8 @@ import (
 // newReplica reads what the store has of a group: its state row, its logs, and
 // the postings that were still in memory when the store was last written, which
 // it finds again in the commits from the state's horizon on.
-func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64, machines []log.Machine) (*replica, error) {
-	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch()}
+func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64, voters int, machines []log.Machine) (*replica, error) {
+	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch(), witnessKey: witnessKey(), witness: newWitness(voters)}
 	fold, err := log.NewFold(storedRows{r}, machines...)
 	if err != nil {
 		return nil, errors.Join(err, r.batch.Close())
@@ -40,13 +40,15 @@ func (r *replica) load() error {
 		}
 	}
 	r.state, r.dirty, r.full = s, nil, nil
+	r.views = make(map[uint32]*keyLog)
 	if err := r.loadStateHash(); err != nil {
 		return fail(err)
 	}
 	r.lastRemoved.Store(s.number) // not known any more
+	r.stored, r.recent = s.number, [recentDigests]recentDigest{}
 	r.mu.Lock()
 	r.mu.logs = logs
-	r.mu.head = s.head()
+	r.mu.head, r.mu.state = s.head(), r.stateDigest
 	r.mu.total = s.total()
 	r.mu.epoch = s.epochOf(r.self)
 	r.mu.Unlock()
@@ -57,6 +59,41 @@ func (r *replica) load() error {
 	}
 	if err := r.loadTail(); err != nil {
 		return fail(err)
+	}
+	if err := r.loadViews(); err != nil {
+		return fail(err)
+	}
+	if err := r.loadDivergence(); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// loadViews resolves how the logs are folded. A log that this program has no
+// machine for is an error now, not when the next command comes.
+func (r *replica) loadViews() error {
+	fold := r.foldAfter(r.state.number)
+	for e, err := range log.Entries(storedRows{r}.Rows(0, 1)) {
+		if err != nil {
+			return err
+		}
+		key := e.Key()
+		v, err := fold.Resolve(key)
+		if err != nil {
+			return err
+		}
+		l := r.mu.logs[key]
+		if l == nil || v == nil {
+			continue
+		}
+		r.setView(l, v)
+		generation, since, err := log.CurrentGeneration(storedRows{r}, v.Number)
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		l.viewGeneration, l.viewSince = generation, since
+		r.mu.Unlock()
 	}
 	return nil
 }
@@ -77,7 +114,7 @@ func (r *replica) loadState() (s state, exists bool, err error) {
 }
 
 func (r *replica) loadStateHash() error {
-	v, closer, err := r.db.Get(appendStateHashKey(nil, r.shard))
+	v, closer, err := r.db.Get(appendMetaKey(nil, r.shard, metaStateHash))
 	if errors.Is(err, pebble.ErrNotFound) {
 		r.fold.Hash, r.stateDigest = log.StateHash{}, log.Digest{}
 		return nil

@@ -47,6 +47,33 @@ const (
 	MaxGroups  = 1024 // spread and named together
 )
 
+// Preference is how much a node wants to lead the groups it is a member of.
+type Preference int
+
+const (
+	// Normal nodes stand for election like any other.
+	Normal Preference = iota
+	// Reluctant nodes wait longer before they do, and give the lead away when they
+	// have got it and another member can take it.
+	Reluctant
+	// Observer nodes vote and keep everything, but lead only while no other member
+	// can: they wait several times as long, and go on giving the lead away.
+	Observer
+)
+
+// String returns "normal", "reluctant" or "observer".
+func (p Preference) String() string {
+	switch p {
+	case Normal:
+		return "normal"
+	case Reluctant:
+		return "reluctant"
+	case Observer:
+		return "observer"
+	}
+	return fmt.Sprintf("Preference(%d)", int(p))
+}
+
 // Options say how to open a store. The zero value of every field means its
 // default, and nil *Options is one node alone with one group: the embedded
 // default. Fields marked "kept" are written to the store when it is made; they
@@ -69,6 +96,10 @@ type Options struct {
 	// members must have the same: a node that meets a registered key whose machine
 	// it lacks stops with log.ErrKind. More may be added at a later Open.
 	Machines []log.Machine
+
+	// Preference is how much this node wants to lead its groups. Not kept; members may
+	// differ. Default Normal.
+	Preference Preference
 
 	// MustExist refuses to make a new store: ErrNoStore.
 	MustExist bool
@@ -115,6 +146,9 @@ type EventListener struct {
 	// StateFetched: the group was too far behind for the Raft log and has taken
 	// over the state of another member, up to the given commit.
 	StateFetched func(group string, commit uint64)
+	// Diverged: this node's replica of the group has come to other bytes than the
+	// majority and serves nothing of it until it is refolded (Group.Refold).
+	Diverged func(group string, err error)
 	// BackgroundError: something failed that no caller waits for. The engine goes
 	// on, and retries what can be retried.
 	BackgroundError func(err error)
@@ -133,6 +167,9 @@ func (l *EventListener) ensureDefaults() {
 	}
 	if l.StateFetched == nil {
 		l.StateFetched = func(string, uint64) {}
+	}
+	if l.Diverged == nil {
+		l.Diverged = func(string, error) {}
 	}
 	if l.BackgroundError == nil {
 		l.BackgroundError = func(error) {}
@@ -177,6 +214,8 @@ func (o *Options) validate() error {
 		return bad("Members: %d, the limit is %d", len(o.Members), MaxMembers)
 	case o.Spread < 0 || o.Spread+len(o.Named) > MaxGroups:
 		return bad("Spread and Named: %d and %d groups, the limit is %d together", o.Spread, len(o.Named), MaxGroups)
+	case o.Preference < Normal || o.Preference > Observer:
+		return bad("Preference: %v is none", o.Preference)
 	case o.InFlight < 0 || o.InFlight > proposerWindow:
 		return bad("InFlight: %d, the limit is %d", o.InFlight, proposerWindow)
 	case o.ProposeTimeout < 0, o.CacheBytes < 0, o.MemTableBytes < 0, o.RaftLogBytes < 0:

@@ -10,10 +10,13 @@ import (
 // A proposal is the command of one Raft entry: a fixed header, then the body of
 // the commit it will become, complete but for the first seqs, which are zero.
 //
-//	version 1 | time 8 | proposer 8 | epoch 8 | seq 8 | body
+//	version 1 | time 8 | proposer 8 | epoch 8 | seq 8 | head number 8 | head digest 32 | body
+//
+// The head is the proposer's own when it made the proposal: by it the others see
+// whether it has come to the same bytes as they (witness.go).
 const (
-	proposalVersion    = 1
-	proposalHeaderSize = 1 + 4*8
+	proposalVersion    = 2
+	proposalHeaderSize = 1 + 5*8 + 32
 )
 
 type proposal struct {
@@ -21,6 +24,7 @@ type proposal struct {
 	proposer uint64
 	epoch    uint64
 	seq      uint64
+	head     log.Head // without its time
 	body     []byte
 }
 
@@ -30,7 +34,9 @@ func (p *proposal) appendHeader(dst []byte) []byte {
 	dst = le.AppendUint64(dst, uint64(p.time))
 	dst = le.AppendUint64(dst, p.proposer)
 	dst = le.AppendUint64(dst, p.epoch)
-	return le.AppendUint64(dst, p.seq)
+	dst = le.AppendUint64(dst, p.seq)
+	dst = le.AppendUint64(dst, p.head.Number)
+	return append(dst, p.head.Digest[:]...)
 }
 
 // decodeProposal decodes the command of an entry; the body aliases it.
@@ -50,6 +56,7 @@ func decodeProposal(cmd []byte) (proposal, error) {
 		proposer: le.Uint64(cmd[9:]),
 		epoch:    le.Uint64(cmd[17:]),
 		seq:      le.Uint64(cmd[25:]),
+		head:     log.Head{Number: le.Uint64(cmd[33:]), Digest: log.Digest(cmd[41:73])},
 		body:     cmd[proposalHeaderSize:],
 	}, nil
 }

@@ -36,6 +36,10 @@ const (
 	memberTick      = 20 * time.Millisecond
 	memberHeartbeat = 5  // ticks
 	memberElection  = 50 // ticks
+	// What Reluctant and Observer members wait before they stand for election, in
+	// those of a Normal one.
+	reluctantFactor = 2
+	observerFactor  = 4
 	// stepWorkers persist Raft entries. Each worker's round is one write and one
 	// shared fdatasync for all its groups; more workers than disks only compete.
 	stepWorkers = 2
@@ -144,8 +148,13 @@ func (h *raftHost) start(g *Group) (err error) {
 		OrderedConfigChange: true,
 		MaxInMemLogSize:     256 << 20,
 	}
-	if len(h.members) == 1 {
+	switch {
+	case len(h.members) == 1:
 		cfg.ElectionRTT, cfg.HeartbeatRTT = aloneElection, 1
+	case g.engine.opts.Preference == Reluctant:
+		cfg.ElectionRTT *= reluctantFactor
+	case g.engine.opts.Preference == Observer:
+		cfg.ElectionRTT *= observerFactor
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -306,6 +315,16 @@ func (h *raftHost) handOver(shard uint64, n int) bool {
 		target++
 	}
 	return h.nh.RequestLeaderTransfer(shard, target) == nil
+}
+
+// transfer asks the library to make a member lead the group. It does not wait
+// for the outcome.
+func (h *raftHost) transfer(shard, replica uint64) error {
+	if !h.enter() {
+		return log.ErrClosed
+	}
+	defer h.leave()
+	return h.nh.RequestLeaderTransfer(shard, replica)
 }
 
 // leader returns the replica id of the group's leader, or 0, and the term.

@@ -88,6 +88,11 @@ func (r *replica) commit(n uint64) (log.Commit, error) {
 	if head := r.head().Number; n == 0 || n > head {
 		return log.Commit{}, fmt.Errorf("%w: commit %d, the head is %d", log.ErrNotFound, n, head)
 	}
+	return r.storedCommit(n)
+}
+
+// storedCommit returns commit n as the store has it, published or not.
+func (r *replica) storedCommit(n uint64) (log.Commit, error) {
 	c, err := r.newCursor(n)
 	if err != nil {
 		return log.Commit{}, err
@@ -190,9 +195,12 @@ func (r *replica) newCursor(number uint64) (*cursor, error) {
 	return &cursor{r: r, it: it}, nil
 }
 
-// steady returns the generation of what is published, or ErrFetching while it
-// is being replaced.
+// steady returns the generation of what is published, ErrFetching while it is
+// being replaced, or log.ErrDiverged if it is not what the group has.
 func (r *replica) steady() (generation uint64, err error) {
+	if err := r.divergence(); err != nil {
+		return 0, err
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if r.mu.fetching {

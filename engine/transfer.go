@@ -81,11 +81,9 @@ func (r *replica) send(pinned any, w io.Writer, stop <-chan struct{}) error {
 // without state, which Raft then lets receive again. The commits are checked
 // one by one, and the last must be the state row's head.
 func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
-	// From here on readers are told to wait, until load has published the new state.
-	r.mu.Lock()
-	r.mu.fetching = true
-	r.mu.generation++
-	r.mu.Unlock()
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.withhold() // until load has published the new state
 	lower, upper := appendSpace(nil, r.shard, 0), appendSpace(nil, r.shard, spaceEnd)
 	if err := r.db.DeleteRange(lower, upper, pebble.NoSync); err != nil {
 		return err
@@ -163,15 +161,7 @@ func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.mu.fetching = false
-	r.mu.generation++
-	changed := r.mu.changed
-	r.mu.changed = nil
-	r.mu.Unlock()
-	if changed != nil {
-		close(changed)
-	}
+	r.offer()
 	return nil
 }
 

@@ -107,42 +107,55 @@ func (s storedRows) Rows(view, generation uint32) log.View {
 // rowsAsOf is a Base as of any commit the store has applied.
 type rowsAsOf struct {
 	r      *replica
+	g      *Group // whose Close waits for each access; nil inside the engine
 	commit uint64
-	within func() (leave func(), err error) // around each access, for readers that Close waits for
 }
 
 // Rows implements log.Base.
 func (b rowsAsOf) Rows(view, generation uint32) log.View {
-	return rowsAt{r: b.r, view: view, generation: generation, commit: b.commit, within: b.within}
+	return rowsAt{r: b.r, g: b.g, view: view, generation: generation, commit: b.commit}
 }
 
 // rowsAt is one generation of one view, as of a commit. It pins nothing: rows
 // that a later commit replaces are found in the history.
 type rowsAt struct {
 	r                *replica
+	g                *Group
 	view, generation uint32
 	commit           uint64
 	newest           bool // nothing is applied meanwhile: what the store has is as of commit
-	within           func() (leave func(), err error)
 }
 
 // Commit implements log.View.
 func (v rowsAt) Commit() uint64 { return v.commit }
 
-func (v rowsAt) enter() (leave func(), err error) {
-	if v.within == nil {
-		return func() {}, nil
+// enter begins an access to the store; leave ends it.
+func (v rowsAt) enter() error {
+	if v.g == nil {
+		return nil
 	}
-	return v.within()
+	if err := v.g.engine.checkOpen(); err != nil {
+		return err
+	}
+	_, err := v.r.steady()
+	if err != nil {
+		v.g.engine.release()
+	}
+	return err
+}
+
+func (v rowsAt) leave() {
+	if v.g != nil {
+		v.g.engine.release()
+	}
 }
 
 // Get implements log.View.
 func (v rowsAt) Get(key []byte) (log.Row, bool, error) {
-	leave, err := v.enter()
-	if err != nil {
+	if err := v.enter(); err != nil {
 		return log.Row{}, false, err
 	}
-	defer leave()
+	defer v.leave()
 	var buf [viewPrefixSize + 128]byte
 	stored, closer, err := v.r.db.Get(appendViewKey(buf[:0], v.r.shard, v.view, v.generation, key))
 	switch {
@@ -182,12 +195,11 @@ func (v rowsAt) bad(key []byte, err error) error {
 // Scan implements log.View.
 func (v rowsAt) Scan(r log.Range) iter.Seq2[log.Row, error] {
 	return func(yield func(log.Row, error) bool) {
-		leave, err := v.enter()
-		if err != nil {
+		if err := v.enter(); err != nil {
 			yield(log.Row{}, err)
 			return
 		}
-		defer leave()
+		defer v.leave()
 		if err := v.scan(r, yield); err != nil {
 			yield(log.Row{}, err)
 		}
@@ -395,19 +407,26 @@ func (r *replica) viewOf(l *keyLog) (*log.ViewInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	l.view, l.resolved = v, true
-	r.mu.Unlock()
+	r.setView(l, v)
 	return v, nil
+}
+
+// setView notes how a log is folded. It is in its first generation, or it is not
+// folded: load corrects that for those that were cleared.
+func (r *replica) setView(l *keyLog, v *log.ViewInfo) {
+	r.mu.Lock()
+	l.view, l.resolved, l.viewGeneration, l.viewSince = v, true, 1, 0
+	r.mu.Unlock()
+	if v != nil {
+		r.views[v.Number] = l
+	}
 }
 
 // registerViews notes the keys that the commit has registered so far.
 func (r *replica) registerViews() {
 	for _, v := range r.fold.Registered() {
 		if l := r.mu.logs[v.Key]; l != nil { // no lock: only the applier writes the map
-			r.mu.Lock()
-			l.view, l.resolved = v, true
-			r.mu.Unlock()
+			r.setView(l, v)
 		}
 	}
 }
@@ -421,11 +440,17 @@ func (r *replica) endFold(number uint64) (log.Digest, error) {
 			return log.Digest{}, err
 		}
 		r.touched = true
+		if e.Generation == 0 { // the view was cleared
+			l := r.views[e.View]
+			r.mu.Lock()
+			l.viewGeneration, l.viewSince = binary.LittleEndian.Uint32(e.New), number
+			r.mu.Unlock()
+		}
 	}
 	if r.touched == before {
 		return r.stateDigest, nil
 	}
-	r.scratch = appendStateHashKey(r.scratch[:0], r.shard)
+	r.scratch = appendMetaKey(r.scratch[:0], r.shard, metaStateHash)
 	n := len(r.scratch)
 	r.scratch = r.fold.Hash.AppendTo(r.scratch)
 	r.stateDigest = r.fold.Hash.Digest()
@@ -458,7 +483,25 @@ func (g *Group) View(ctx context.Context, key identity.ID, c log.Consistency) (l
 	if _, err := g.replica.steady(); err != nil {
 		return nil, err
 	}
-	return g.replica.foldAfter(number, g.access).ViewOf(key)
+	if v, ok := g.knownView(key, number); ok {
+		return v, nil
+	}
+	return g.foldAfter(number).ViewOf(key)
+}
+
+// knownView returns the view of a key whose generation is at hand.
+func (g *Group) knownView(key identity.ID, number uint64) (log.View, bool) {
+	r := g.replica
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	l := r.mu.logs[key]
+	switch {
+	case l == nil || !l.resolved || l.view != nil && number < l.viewSince:
+		return nil, false
+	case l.view == nil || number < l.view.Since:
+		return log.EmptyView(number), true
+	}
+	return rowsAt{r: r, g: g, view: l.view.Number, generation: l.viewGeneration, commit: number}, true
 }
 
 // folds reports whether a machine folds the key's log.
@@ -472,26 +515,19 @@ func (g *Group) folds(key identity.ID) (bool, error) {
 	if known {
 		return folded, nil
 	}
-	v, err := r.foldAfter(g.Head().Number, g.access).Resolve(key)
+	v, err := g.foldAfter(g.Head().Number).Resolve(key)
 	return v != nil, err
-}
-
-// access surrounds each access of a view to the store.
-func (g *Group) access() (leave func(), err error) {
-	if err := g.engine.checkOpen(); err != nil {
-		return nil, err
-	}
-	if _, err := g.replica.steady(); err != nil {
-		g.engine.release()
-		return nil, err
-	}
-	return g.engine.release, nil
 }
 
 // foldAfter returns a fold over the views as of a commit, to find out what the
 // next one did.
-func (r *replica) foldAfter(number uint64, within func() (func(), error)) *log.Fold {
-	return r.fold.After(rowsAsOf{r: r, commit: number, within: within}, number)
+func (r *replica) foldAfter(number uint64) *log.Fold {
+	return r.fold.After(rowsAsOf{r: r, commit: number}, number)
+}
+
+// foldAfter is replica.foldAfter for readers that Close waits for.
+func (g *Group) foldAfter(number uint64) *log.Fold {
+	return g.replica.fold.After(rowsAsOf{r: g.replica, g: g, commit: number}, number)
 }
 
 // Changes yields what each commit after the given one did to the view of the key
@@ -515,7 +551,7 @@ func (g *Group) Changes(ctx context.Context, key identity.ID, after uint64, foll
 				fail(err)
 				return
 			}
-			changes, touched, err := g.replica.foldAfter(run.Commit-1, g.access).Replay(&c, key)
+			changes, touched, err := g.foldAfter(run.Commit-1).Replay(&c, key)
 			if err != nil {
 				fail(err)
 				return

@@ -192,6 +192,9 @@ func (g *Group) Submit(ctx context.Context, t *log.Transaction) (log.Outcome, er
 // checkTransaction refuses a transaction with commands to keys that no machine
 // folds: their records would be in the log whether or not its conditions hold.
 func (g *Group) checkTransaction(t *log.Transaction) error {
+	if err := g.replica.divergence(); err != nil {
+		return err
+	}
 	if err := t.Validate(); err != nil {
 		return err
 	}
@@ -213,17 +216,36 @@ func (g *Group) checkTransaction(t *log.Transaction) error {
 
 // joinAppend checks an append and joins it to the open batch.
 func (g *Group) joinAppend(ctx context.Context, key identity.ID, payloads [][]byte) (*log.Future, error) {
+	if err := g.replica.divergence(); err != nil {
+		return nil, err
+	}
 	if err := log.CheckAppend(key, payloads); err != nil {
 		return nil, err
 	}
-	if key == log.DirectoryKey() {
+	switch key {
+	case witnessKey():
+		return nil, fmt.Errorf("%w: append: the log of witnesses is the engine's own", log.ErrQuery)
+	case log.DirectoryKey():
 		for _, p := range payloads {
-			if err := g.replica.fold.CheckRegistration(p); err != nil {
+			if err := g.checkRegistration(p); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return g.writer.join(ctx, len(payloads), bound(payloads), func(b *batch, f *log.Future) { b.add(f, key, payloads) })
+}
+
+// checkRegistration refuses what every replica would stop at, and a log that the
+// rule by which keys are spread puts into another group.
+func (g *Group) checkRegistration(payload []byte) error {
+	e, err := g.replica.fold.CheckRegistration(payload)
+	if err != nil {
+		return err
+	}
+	if home := g.engine.GroupFor(e.Key()); home != g && isSpreadName(g.name) {
+		return fmt.Errorf("%w: the log %q belongs to group %s", ErrMismatch, e.Name, home.name)
+	}
+	return nil
 }
 
 // join adds so many records of at most size bytes to the open batch, waiting for
@@ -346,7 +368,7 @@ func (w *writer) runSlot(slot int) {
 			<-w.submit
 			return
 		}
-		b.encode(w.group.self)
+		b.encode(w.group.self, w.group.Head())
 		p := w.propose(b, w.timeout)
 		<-w.submit
 		w.metrics.batches.Add(1)
@@ -412,8 +434,8 @@ func (w *writer) land(slot int) {
 }
 
 // encode writes the proposal into b.cmd.
-func (b *batch) encode(self uint64) {
-	p := proposal{time: time.Now().UnixNano(), proposer: self, epoch: b.epoch, seq: b.seq}
+func (b *batch) encode(self uint64, head log.Head) {
+	p := proposal{time: time.Now().UnixNano(), proposer: self, epoch: b.epoch, seq: b.seq, head: head}
 	b.cmd = p.appendHeader(b.cmd[:0])
 	for i := range b.runs {
 		run := &b.runs[i]
@@ -483,7 +505,7 @@ func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) 
 		return r, err
 	}
 	// What the machines returned then is what they return now.
-	r.results, err = w.group.replica.foldAfter(number-1, nil).Results(&c)
+	r.results, err = w.group.replica.foldAfter(number-1).Results(&c)
 	return r, err
 }
 

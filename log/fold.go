@@ -101,19 +101,20 @@ func NewFold(base Base, machines ...Machine) (*Fold, error) {
 
 // CheckRegistration reports, as ErrKind, a record for the directory that
 // registers a key with a machine that f does not know: every replica would stop
-// at it. Records that register nothing are an ErrCodec.
-func (f *Fold) CheckRegistration(payload []byte) error {
+// at it. Records that register nothing are an ErrCodec. It may be called while f
+// folds.
+func (f *Fold) CheckRegistration(payload []byte) (DirectoryEntry, error) {
 	e, err := CBOR[DirectoryEntry]().Decode(payload)
 	if err == nil {
 		err = e.Validate()
 	}
 	if err != nil {
-		return fmt.Errorf("register a log: %w", err)
+		return DirectoryEntry{}, fmt.Errorf("register a log: %w", err)
 	}
 	if f.machines[e.Kind] == nil && e.Kind != KindStream {
-		return fmt.Errorf("%w: register the log %q: this program has no machine %q", ErrKind, e.Name, e.Kind)
+		return DirectoryEntry{}, fmt.Errorf("%w: register the log %q: this program has no machine %q", ErrKind, e.Name, e.Kind)
 	}
-	return nil
+	return e, nil
 }
 
 // Begin starts a commit.

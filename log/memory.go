@@ -110,7 +110,8 @@ func (m *Memory) AppendAsync(ctx context.Context, key identity.ID, payloads ...[
 	}
 	if err == nil && key == DirectoryKey() {
 		for _, p := range payloads {
-			err = errors.Join(err, m.mu.fold.CheckRegistration(p)) // no lock: it reads what never changes
+			_, bad := m.mu.fold.CheckRegistration(p) // no lock: it reads what never changes
+			err = errors.Join(err, bad)
 		}
 	}
 	if err != nil {

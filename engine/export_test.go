@@ -1,0 +1,29 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mosaik-engine/mosaik/identity"
+)
+
+// PlantRow changes a row of a view behind the replica's back, as a damaged disk
+// or a bug would.
+func (g *Group) PlantRow(key identity.ID, row, value []byte) error {
+	r := g.replica
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	l := r.mu.logs[key]
+	at := appendViewKey(nil, r.shard, l.view.Number, l.viewGeneration, row)
+	stored, closer, err := r.db.Get(at)
+	if err != nil {
+		return err
+	}
+	_, n := binary.Uvarint(stored)
+	value = append(append([]byte(nil), stored[:n]...), value...)
+	if err := closer.Close(); err != nil {
+		return err
+	}
+	return r.db.Set(at, value, pebble.NoSync)
+}
