@@ -22,11 +22,10 @@ import (
 // Everything it works with but does not share is in the first block of fields.
 // Scanners see only what publish has handed over under mu, after the store has it.
 type replica struct {
-	db         *pebble.DB
-	witnessKey identity.ID
-	shard      uint64
-	group      identity.ID
-	self       uint64 // this node's replica id
+	db    *pebble.DB
+	shard uint64
+	group identity.ID
+	self  uint64 // this node's replica id
 
 	// applying is held by the applier while it works, and by refold.
 	applying sync.Mutex
@@ -37,6 +36,7 @@ type replica struct {
 	touched     bool               // the batch changes views
 	stateDigest log.Digest         // of the views after state.number
 	results     [][][]byte         // of the entry in progress: what machines returned, per run
+	run         log.Run            // in progress
 	stored      uint64             // last commit that is in the store
 	recent      [recentDigests]recentDigest
 	witness     witness
@@ -197,11 +197,12 @@ func (r *replica) apply(e *entry) error {
 		if own {
 			e.receipt = binary.LittleEndian.AppendUint64(e.receipt, l.nextApply)
 		}
-		if err := r.foldRun(l, &run); err != nil {
+		r.run = run // a field, so that passing its address on costs no allocation
+		if err := r.foldRun(l, &r.run); err != nil {
 			return err
 		}
-		if run.Key == r.witnessKey {
-			if err := r.countVotes(p.proposer, &run); err != nil {
+		if run.Key == witnessKey {
+			if err := r.countVotes(p.proposer, &r.run); err != nil {
 				return err
 			}
 		}

@@ -239,8 +239,12 @@ func TestDocumentedKeys(t *testing.T) {
 		"key":    {spaceKey, appendLogKey(nil, shard, key), key[:]},
 		"index":  {spaceIndex, appendIndexKey(nil, shard, 0x11121314, 0x2122232425262728), unhex(t, "11121314 2122232425262728")},
 		"commit": {spaceCommit, appendCommitKey(nil, shard, 0x3132333435363738, 0x4142), unhex(t, "3132333435363738 4142")},
+		// Of the rows whose keys differ in size, those of the empty row key.
+		"view":    {spaceView, appendViewKey(nil, shard, 0x51525354, 0x55565758, nil), unhex(t, "51525354 55565758")},
+		"history": {spaceHistory, binary.BigEndian.AppendUint64(appendHistoryPrefix(nil, shard, 0x51525354, 0x55565758, nil), 0x6162636465666768), unhex(t, "51525354 55565758 0001 6162636465666768")},
 	}
-	sizes := map[string]int{"meta": spaceSize, "key": spaceSize + identity.Size, "index": indexKeySize, "commit": commitKeySize}
+	sizes := map[string]int{"meta": spaceSize, "key": spaceSize + identity.Size, "index": indexKeySize, "commit": commitKeySize,
+		"view": viewPrefixSize, "history": viewPrefixSize + 2 + 8}
 	for _, cells := range rows(t, "## Keys") {
 		name := cells[1]
 		s, known := samples[name]
@@ -260,7 +264,7 @@ func TestDocumentedKeys(t *testing.T) {
 	if len(samples) != 0 {
 		t.Errorf("the document lacks %v", samples)
 	}
-	if spaceEnd != spaceCommit+1 {
+	if spaceEnd != spaceHistory+1 {
 		t.Errorf("there is a space that the document does not tell of: %d", spaceEnd)
 	}
 	if number, piece := decodeCommitKey(appendCommitKey(nil, shard, 7, 9)); number != 7 || piece != 9 {
@@ -329,9 +333,11 @@ func TestDocumentedPostings(t *testing.T) {
 }
 
 func TestDocumentedProposal(t *testing.T) {
-	p := proposal{time: 1, proposer: 2, epoch: 3, seq: 4}
+	digest := log.Sum([]byte("a head"))
+	p := proposal{time: 1, proposer: 2, epoch: 3, seq: 4, head: log.Head{Number: 5, Digest: digest}}
 	wantFields(t, "## Proposal", binary.LittleEndian, p.appendHeader(nil), map[string]any{
 		"version": uint64(proposalVersion), "time": uint64(1), "proposer": uint64(2), "epoch": uint64(3), "seq": uint64(4),
+		"head": uint64(5), "head_digest": digest[:],
 	})
 	if len(p.appendHeader(nil)) != proposalHeaderSize {
 		t.Errorf("a header of %d bytes, not %d", len(p.appendHeader(nil)), proposalHeaderSize)
@@ -593,12 +599,12 @@ func TestNewerStoreFormat(t *testing.T) {
 	fs := vfs.NewMem()
 	nodeWith(t, fs, 5)
 	good := storeFileOf(t, fs)
-	later := strings.Replace(good, "\nformat 1\n", "\nformat 2\n", 1)
+	later := strings.Replace(good, "\nformat 2\n", "\nformat 3\n", 1)
 	for name, text := range map[string]string{
 		"with its sum":                     summed(later),
 		"with another kind of sum":         later,
 		"with lines of its own":            "mosaik store\nformat 3\ncompressed yes\n",
-		"much later, as far as we can see": strings.Replace(good, "\nformat 1\n", "\nformat 100000\n", 1),
+		"much later, as far as we can see": strings.Replace(good, "\nformat 2\n", "\nformat 100000\n", 1),
 	} {
 		setStoreFile(t, fs, text)
 		before := contentsOf(t, fs, nodeDir)
@@ -643,8 +649,8 @@ func TestDamagedStoreFile(t *testing.T) {
 	}
 	// With a proper sum it is the lines that must make sense.
 	for _, change := range [][2]string{
-		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 1", "\nformat 0"},
-		{"\nformat 1", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
+		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 2", "\nformat 1"}, {"\nformat 2", "\nformat 0"},
+		{"\nformat 2", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
 		{"mosaik store", "mosaic store"},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)

@@ -14,7 +14,7 @@ import (
 // the postings that were still in memory when the store was last written, which
 // it finds again in the commits from the state's horizon on.
 func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64, voters int, machines []log.Machine) (*replica, error) {
-	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch(), witnessKey: witnessKey(), witness: newWitness(voters)}
+	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch(), witness: newWitness(voters)}
 	fold, err := log.NewFold(storedRows{r}, machines...)
 	if err != nil {
 		return nil, errors.Join(err, r.batch.Close())

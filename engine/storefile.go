@@ -18,7 +18,7 @@ import (
 // can read it, and ends in a digest of itself:
 //
 //	mosaik store
-//	format 1
+//	format 2
 //	host <hostname>
 //	peer <hex>
 //	members <hex> ...
@@ -27,7 +27,7 @@ import (
 //	sum <BLAKE3 hex of all lines above>
 const (
 	storeFileName = "MOSAIK"
-	storeFormat   = 1
+	storeFormat   = 2
 )
 
 type storeFile struct {
@@ -76,6 +76,9 @@ func decodeStoreFile(text string) (*storeFile, error) {
 	n, err := strconv.Atoi(format)
 	if err != nil || n < 1 {
 		return nil, fmt.Errorf("format %q is not a number from 1", format)
+	}
+	if n < storeFormat {
+		return nil, fmt.Errorf("%w: store format %d, this program knows %d: its groups would have other ids: copy the records into a new store, reading them with the version that wrote them", log.ErrOlderFormat, n, storeFormat)
 	}
 	if n > storeFormat {
 		return nil, fmt.Errorf("%w: store format %d, this program knows %d: open it with a newer mosaik", log.ErrNewerFormat, n, storeFormat)

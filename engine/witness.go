@@ -29,13 +29,14 @@ import (
 // A commit's digest covers the digest of the views (log.Header.State), so this
 // finds a difference in a view with the commit after the one that made it.
 
-// witnessKey returns the key of the log of witnesses. A record is
+// witnessKey is the key of the log of witnesses. It is never changed; every run is
+// compared with it, so it is computed once. A record is
 //
 //	commit 8 | digest 32
 //
 // and its voter the proposer of the entry that carries it. Integers are
 // little-endian.
-func witnessKey() identity.ID { return identity.NewID("mosaik.witness") }
+var witnessKey = identity.NewID("mosaik.witness")
 
 const voteSize = 8 + 32
 
@@ -298,7 +299,7 @@ func (g *Group) vote(ctx context.Context, number uint64) error {
 	payloads := [][]byte{append(binary.LittleEndian.AppendUint64(nil, number), digest[:]...)}
 	ctx, cancel := context.WithTimeout(ctx, voteTimeout)
 	defer cancel()
-	f, err := g.writer.join(ctx, 1, bound(payloads), func(b *batch, f *log.Future) { b.add(f, witnessKey(), payloads) })
+	f, err := g.writer.join(ctx, 1, bound(payloads), func(b *batch, f *log.Future) { b.add(f, witnessKey, payloads) })
 	if err != nil {
 		return err
 	}

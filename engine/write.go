@@ -223,7 +223,7 @@ func (g *Group) joinAppend(ctx context.Context, key identity.ID, payloads [][]by
 		return nil, err
 	}
 	switch key {
-	case witnessKey():
+	case witnessKey:
 		return nil, fmt.Errorf("%w: append: the log of witnesses is the engine's own", log.ErrQuery)
 	case log.DirectoryKey():
 		for _, p := range payloads {

@@ -15,7 +15,10 @@ const directoryName = "mosaik.directory"
 
 // DirectoryKey returns the key of the directory: the log whose records say
 // which named logs there are, and how their values are encoded.
-func DirectoryKey() identity.ID { return identity.NewID(directoryName) }
+func DirectoryKey() identity.ID { return directoryKey }
+
+// directoryKey is never changed; see guardKey.
+var directoryKey = identity.NewID(directoryName)
 
 // KindStream is the kind of a log whose records are values on their own.
 const KindStream = "stream"
@@ -62,9 +65,15 @@ func (e DirectoryEntry) agrees(definition DirectoryEntry) error {
 	return nil
 }
 
-// Directory returns the named logs in the order in which they were first
-// opened. It reads what the Scanner holds: a replica that is behind knows fewer.
+// Directory returns the named logs of a group in the order in which they were
+// first opened. It reads what the Scanner holds: a replica that is behind knows
+// fewer. A store of several groups has a directory in each: ask those, one by one.
 func Directory(ctx context.Context, s Scanner) ([]DirectoryEntry, error) {
+	if _, several := s.(Store); several {
+		if _, one := s.(GroupStore); !one {
+			return nil, fmt.Errorf("%w: each group has a directory of its own", ErrQuery)
+		}
+	}
 	var list []DirectoryEntry
 	seen := map[identity.ID]bool{}
 	for e, err := range scanDirectory(ctx, s) {

@@ -45,6 +45,9 @@ var (
 	// ErrNewerFormat says that the bytes were written by a later version of the
 	// format than this program knows.
 	ErrNewerFormat = errors.New("mosaik: newer format")
+	// ErrOlderFormat says that the bytes were written in an earlier version of the
+	// format that this program does not read any more.
+	ErrOlderFormat = errors.New("mosaik: older format")
 )
 
 // CorruptionError marks bytes that are not what was written. Everything that

@@ -17,7 +17,11 @@ import (
 
 // GuardKey returns the key of the log whose records are the conditions of
 // transactions. Only Submit writes to it.
-func GuardKey() identity.ID { return identity.NewID("mosaik.guard") }
+func GuardKey() identity.ID { return guardKey }
+
+// guardKey is never changed. Every append is compared with it, so it is computed
+// once.
+var guardKey = identity.NewID("mosaik.guard")
 
 // Limits of a transaction.
 const (
