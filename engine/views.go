@@ -210,6 +210,9 @@ func (v rowsAt) Scan(r log.Range) iter.Seq2[log.Row, error] {
 // have been there at the commit that is not in the view space any more, or is
 // there in a later version.
 func (v rowsAt) scan(r log.Range, yield func(log.Row, error) bool) error {
+	if len(r.To) > 0 && bytes.Compare(r.From, r.To) >= 0 {
+		return nil
+	}
 	prefix := appendViewKey(nil, v.r.shard, v.view, v.generation, nil)
 	lower, upper := append(bytes.Clone(prefix), r.From...), append(bytes.Clone(prefix), r.To...)
 	if len(r.To) == 0 {

@@ -38,6 +38,21 @@ import (
 // little-endian.
 var witnessKey = identity.NewID("mosaik.witness")
 
+// SystemName returns what a log that is the engine's own is called: the
+// directory, the conditions of transactions, the votes of witnesses. It is empty
+// for all others.
+func SystemName(key identity.ID) string {
+	switch key {
+	case log.DirectoryKey():
+		return "mosaik.directory"
+	case log.GuardKey():
+		return "mosaik.guard"
+	case witnessKey:
+		return "mosaik.witness"
+	}
+	return ""
+}
+
 const voteSize = 8 + 32
 
 // maxBallots bounds the commits that are voted on at a time. Votes on further

@@ -505,7 +505,7 @@ func (w *writer) receipt(b *batch, number uint64, data []byte) (receipt, error) 
 		return r, err
 	}
 	// What the machines returned then is what they return now.
-	r.results, err = w.group.replica.foldAfter(number-1).Results(&c)
+	r.results, err = w.group.replica.foldAfter(number - 1).Results(&c)
 	return r, err
 }
 

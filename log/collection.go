@@ -17,7 +17,9 @@ import (
 var ErrCommand = errors.New("mosaik: the machine does not know the command")
 
 // builtins are the machines that every group has.
-func builtins() []Machine { return []Machine{NoOp(), mapMachine{}} }
+func builtins() []Machine {
+	return []Machine{NoOp(), mapMachine{}, setMachine{}, cellMachine{}, onceMachine{}, queueMachine{}}
+}
 
 // CollectionReader is what the readers of all collections have in common.
 type CollectionReader struct {
@@ -109,6 +111,55 @@ func (c *CollectionReader) changes(ctx context.Context, after uint64, follow boo
 	}
 }
 
+// watch yields what commits after the given one did to the rows whose keys begin
+// with prefix, and waits for more. cleared makes the change that says that all
+// rows went; decode that of a row, and whether there is one.
+func watch[C any](c *CollectionReader, ctx context.Context, after uint64, prefix byte,
+	cleared func(Pointer) C, decode func(Pointer, *Change) (change C, some bool, err error)) iter.Seq2[C, error] {
+	return func(yield func(C, error) bool) {
+		fail := func(err error) {
+			var zero C
+			yield(zero, err)
+		}
+		for changes, err := range c.changes(ctx, after, true) {
+			if err != nil {
+				fail(err)
+				return
+			}
+			if changes.Cleared && !yield(cleared(changes.Pointer), nil) {
+				return
+			}
+			for i := range changes.Rows {
+				row := &changes.Rows[i]
+				if row.Key[0] != prefix {
+					continue
+				}
+				change, some, err := decode(changes.Pointer, row)
+				if err != nil {
+					fail(c.wrap(err))
+					return
+				}
+				if some && !yield(change, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// decodeChange decodes the values before and after a change.
+func decodeChange[V any](codec Codec[V], row *Change, before, after *V) (err error) {
+	if row.Existed {
+		if *before, err = codec.Decode(row.Old); err != nil {
+			return err
+		}
+	}
+	if row.Exists {
+		*after, err = codec.Decode(row.New)
+	}
+	return err
+}
+
 // submit has a command applied and returns its result.
 func (c *CollectionReader) submit(ctx context.Context, command []byte) (Pointer, []byte, error) {
 	f := c.store.AppendAsync(ctx, c.key, command)
@@ -124,6 +175,47 @@ func (c *CollectionReader) submit(ctx context.Context, command []byte) (Pointer,
 		return Pointer{}, nil, c.wrap(ErrCommand)
 	}
 	return p, results[0], nil
+}
+
+// count submits a command whose result is a number.
+func (c *CollectionReader) count(ctx context.Context, command []byte) (p Pointer, n uint64, err error) {
+	p, result, err := c.submit(ctx, command)
+	if err != nil {
+		return p, 0, err
+	}
+	if n, err = decodeNumber(result); err != nil {
+		err = c.wrap(err)
+	}
+	return p, n, err
+}
+
+// submitOptional submits a command whose result is a value or its absence.
+func submitOptional[V any](ctx context.Context, c *CollectionReader, codec Codec[V], command []byte) (p Pointer, v V, ok bool, err error) {
+	p, result, err := c.submit(ctx, command)
+	if err != nil {
+		return p, v, false, err
+	}
+	if v, ok, err = decodeOptional(codec, result); err != nil {
+		err = c.wrap(err)
+	}
+	return p, v, ok, err
+}
+
+// submitSwap submits a compare-exchange.
+func submitSwap[V any](ctx context.Context, c *CollectionReader, codec Codec[V], command []byte) (p Pointer, swapped bool, current *V, err error) {
+	p, result, err := c.submit(ctx, command)
+	if err != nil {
+		return p, false, nil, err
+	}
+	if swapped, current, err = decodeSwap(codec, result); err != nil {
+		err = c.wrap(err)
+	}
+	return p, swapped, current, err
+}
+
+// tooMany says that a command does not hold so many elements.
+func tooMany(count uint64) error {
+	return fmt.Errorf("%w: the first %d elements are above the %d bytes of one command", ErrOversize, count, MaxPayload)
 }
 
 // A result begins with a byte that says how the command went. An empty result

@@ -73,8 +73,8 @@ func (c *Condition) holds(v View) (bool, error) {
 
 // KeyedCommand is a command to the machine of a key.
 type KeyedCommand struct {
-	Key     identity.ID
-	Payload []byte
+	Key     identity.ID // of the log
+	Payload []byte      // of the record
 }
 
 // Transaction is a set of commands to keys of one group that are applied
@@ -82,8 +82,8 @@ type KeyedCommand struct {
 // What a command comes to is its own result: one that is not taken, such as a
 // compare-exchange that finds another value, does not undo the others.
 type Transaction struct {
-	Conditions []Condition
-	Commands   []KeyedCommand
+	Conditions []Condition    // at most MaxConditions
+	Commands   []KeyedCommand // 1 to MaxCommands
 }
 
 // Outcome is what became of a Transaction.

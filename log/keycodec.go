@@ -242,8 +242,8 @@ func TimeKey() KeyCodec[time.Time] {
 
 // Pair is a key of two parts, which PairKey encodes.
 type Pair[A, B any] struct {
-	First  A
-	Second B
+	First  A // decides the order
+	Second B // decides it between equal First
 }
 
 // PairKey returns the key codec of pairs, ordered by the first part and then by

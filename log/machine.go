@@ -52,6 +52,7 @@ type Tx struct {
 	base       View   // rows the commit found; none once it has cleared the view
 	rows       btree.Map[string, txRow]
 	cleared    bool
+	ends       queueEnds // of the queue's machine
 }
 
 // txRow is what a Tx knows of a row.
@@ -145,12 +146,16 @@ func (tx *Tx) Clear() {
 	tx.cleared = true
 	tx.rows = btree.Map[string, txRow]{}
 	tx.base = noRows{}
+	tx.ends = queueEnds{}
 }
 
 // Scan yields the rows of a range as they are now. Writing to the Tx ends the
 // validity of the iteration: collect first, then write.
 func (tx *Tx) Scan(r Range) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
+		if r.empty() {
+			return
+		}
 		before := func(a, b []byte) bool {
 			if r.Reverse {
 				return bytes.Compare(a, b) > 0

@@ -139,47 +139,16 @@ type MapChange[K, V any] struct {
 // then waits for more until ctx ends. Commit 0 is before all. Who goes on after
 // the commit of the last change misses nothing; a commit's changes come together.
 func (r *MapReader[K, V]) Watch(ctx context.Context, after uint64) iter.Seq2[MapChange[K, V], error] {
-	return func(yield func(MapChange[K, V], error) bool) {
-		for changes, err := range r.changes(ctx, after, true) {
-			if err != nil {
-				yield(MapChange[K, V]{}, err)
-				return
+	return watch(r.CollectionReader, ctx, after, mapEntry,
+		func(p Pointer) MapChange[K, V] { return MapChange[K, V]{Pointer: p, Cleared: true} },
+		func(p Pointer, row *Change) (MapChange[K, V], bool, error) {
+			c := MapChange[K, V]{Pointer: p, Existed: row.Existed, Exists: row.Exists}
+			var err error
+			if c.Key, err = r.def.Keys.Decode(row.Key[1:]); err == nil {
+				err = decodeChange(r.def.Values, row, &c.Old, &c.New)
 			}
-			if changes.Cleared && !yield(MapChange[K, V]{Pointer: changes.Pointer, Cleared: true}, nil) {
-				return
-			}
-			for i := range changes.Rows {
-				row := &changes.Rows[i]
-				if row.Key[0] != mapEntry {
-					continue
-				}
-				c, err := r.change(changes.Pointer, row)
-				if err != nil {
-					yield(MapChange[K, V]{}, r.wrap(err))
-					return
-				}
-				if !yield(c, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (r *MapReader[K, V]) change(at Pointer, row *Change) (c MapChange[K, V], err error) {
-	c = MapChange[K, V]{Pointer: at, Existed: row.Existed, Exists: row.Exists}
-	if c.Key, err = r.def.Keys.Decode(row.Key[1:]); err != nil {
-		return c, err
-	}
-	if row.Existed {
-		if c.Old, err = r.def.Values.Decode(row.Old); err != nil {
-			return c, err
-		}
-	}
-	if row.Exists {
-		c.New, err = r.def.Values.Decode(row.New)
-	}
-	return c, err
+			return c, true, err
+		})
 }
 
 // MapView is a map as of one commit.
@@ -317,19 +286,7 @@ func (m *Map[K, V]) Insert(ctx context.Context, k K, v V) (p Pointer, old V, exi
 	if err != nil {
 		return p, old, false, m.wrap(err)
 	}
-	return m.replace(ctx, command)
-}
-
-// replace submits a command whose result is a value or its absence.
-func (m *Map[K, V]) replace(ctx context.Context, command []byte) (p Pointer, old V, existed bool, err error) {
-	p, result, err := m.submit(ctx, command)
-	if err != nil {
-		return p, old, false, err
-	}
-	if old, existed, err = decodeOptional(m.def.Values, result); err != nil {
-		err = m.wrap(err)
-	}
-	return p, old, existed, err
+	return submitOptional(ctx, m.CollectionReader, m.def.Values, command)
 }
 
 func (d *MapDef[K, V]) insert(k K, v V) ([]byte, error) {
@@ -365,22 +322,10 @@ func (m *Map[K, V]) Extend(ctx context.Context, entries iter.Seq2[K, V]) (p Poin
 			return p, 0, m.wrap(err)
 		}
 		if count++; len(pairs) > MaxPayload {
-			return p, 0, m.wrap(fmt.Errorf("%w: the first %d entries are above the %d bytes of one command", ErrOversize, count, MaxPayload))
+			return p, 0, m.wrap(tooMany(count))
 		}
 	}
 	return m.count(ctx, append(binary.AppendUvarint([]byte{mapExtend}, count), pairs...))
-}
-
-// count submits a command whose result is a number.
-func (m *Map[K, V]) count(ctx context.Context, command []byte) (p Pointer, n uint64, err error) {
-	p, result, err := m.submit(ctx, command)
-	if err != nil {
-		return p, 0, err
-	}
-	if n, err = decodeNumber(result); err != nil {
-		err = m.wrap(err)
-	}
-	return p, n, err
 }
 
 // Remove removes the entry of a key and returns what was there.
@@ -389,7 +334,7 @@ func (m *Map[K, V]) Remove(ctx context.Context, k K) (p Pointer, old V, existed 
 	if err != nil {
 		return p, old, false, m.wrap(err)
 	}
-	return m.replace(ctx, command)
+	return submitOptional(ctx, m.CollectionReader, m.def.Values, command)
 }
 
 // Clear removes all entries, at the same cost however many there are, and
@@ -407,15 +352,7 @@ func (m *Map[K, V]) CompareExchange(ctx context.Context, k K, before, after *V) 
 	if err != nil {
 		return p, false, nil, m.wrap(err)
 	}
-	p, result, err := m.submit(ctx, command)
-	if err != nil {
-		return p, false, nil, err
-	}
-	swapped, current, err = decodeSwap(m.def.Values, result)
-	if err != nil {
-		err = m.wrap(err)
-	}
-	return p, swapped, current, err
+	return submitSwap(ctx, m.CollectionReader, m.def.Values, command)
 }
 
 func (d *MapDef[K, V]) swap(k K, before, after *V) ([]byte, error) {
@@ -438,45 +375,48 @@ func (mapMachine) Apply(tx *Tx, c Command) ([]byte, error) {
 	in := wire{rest: c.Payload[1:]}
 	switch c.Payload[0] {
 	case mapInsert:
-		key, value := in.mapKey(), in.bytes()
-		if !in.end() || len(value) > MaxValue {
-			return nil, nil
+		if key, value := in.rowKey(mapEntry), in.value(); in.end() {
+			return setEntry(tx, key, value)
 		}
-		return setMapEntry(tx, key, value)
 	case mapExtend:
 		return extendMap(tx, in)
 	case mapRemove:
-		key := in.mapKey()
-		if !in.end() {
-			return nil, nil
+		if key := in.rowKey(mapEntry); in.end() {
+			return removeEntry(tx, key)
 		}
-		return removeMapEntry(tx, key)
 	case mapClear:
-		if !in.end() {
-			return nil, nil
+		if in.end() {
+			return clearCounted(tx)
 		}
-		return clearCounted(tx)
 	case mapSwap:
-		key, s := in.mapKey(), in.swap()
-		if !in.end() {
-			return nil, nil
+		if key, s := in.rowKey(mapEntry), in.swap(); in.end() {
+			return swapRow(tx, key, s, true)
 		}
-		return swapRow(tx, key, s, true)
 	}
 	return nil, nil
 }
 
-// mapKey reads a key and returns its row's.
-func (w *wire) mapKey() []byte {
+// rowKey reads an encoded key and returns that of its row, which has prefix in
+// front.
+func (w *wire) rowKey(prefix byte) []byte {
 	key := w.bytes()
 	if len(key) > MaxKey {
 		w.bad = true
 	}
-	return append([]byte{mapEntry}, key...)
+	return append([]byte{prefix}, key...)
 }
 
-// setMapEntry writes an entry and returns what was there.
-func setMapEntry(tx *Tx, key, value []byte) ([]byte, error) {
+// value reads an encoded value.
+func (w *wire) value() []byte {
+	value := w.bytes()
+	if len(value) > MaxValue {
+		w.bad = true
+	}
+	return value
+}
+
+// setEntry writes an entry and returns what was there.
+func setEntry(tx *Tx, key, value []byte) ([]byte, error) {
 	old, existed, err := tx.Get(key)
 	if err != nil {
 		return nil, err
@@ -490,8 +430,8 @@ func setMapEntry(tx *Tx, key, value []byte) ([]byte, error) {
 	return absent(), addCount(tx, 1)
 }
 
-// removeMapEntry removes an entry and returns what was there.
-func removeMapEntry(tx *Tx, key []byte) ([]byte, error) {
+// removeEntry removes an entry and returns what was there.
+func removeEntry(tx *Tx, key []byte) ([]byte, error) {
 	old, existed, err := tx.Get(key)
 	if err != nil || !existed {
 		return absent(), err
@@ -507,17 +447,15 @@ func extendMap(tx *Tx, in wire) ([]byte, error) {
 	count := in.count(MaxPayload)
 	pairs := in
 	for range count {
-		in.mapKey()
-		if len(in.bytes()) > MaxValue {
-			return nil, nil
-		}
+		in.rowKey(mapEntry)
+		in.value()
 	}
 	if !in.end() {
 		return nil, nil
 	}
 	added := uint64(0)
 	for range count {
-		result, err := setMapEntry(tx, pairs.mapKey(), pairs.bytes())
+		result, err := setEntry(tx, pairs.rowKey(mapEntry), pairs.value())
 		if err != nil {
 			return nil, err
 		}

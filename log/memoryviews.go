@@ -77,6 +77,9 @@ func (v memoryView) version(key []byte, versions []memoryVersion) (Row, bool) {
 // Scan implements View.
 func (v memoryView) Scan(r Range) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
+		if r.empty() {
+			return
+		}
 		var rows []Row
 		v.rows.Ascend(v.prefix+string(r.From), func(key string, versions []memoryVersion) bool {
 			key, ours := strings.CutPrefix(key, v.prefix)

@@ -42,10 +42,7 @@ func (w *wire) swap() (s swap) {
 		copy(s.digest[:], w.take(len(s.digest)))
 	}
 	if s.exists = w.flag(); s.exists {
-		s.value = w.bytes()
-	}
-	if len(s.value) > MaxValue {
-		w.bad = true
+		s.value = w.value()
 	}
 	return s
 }

@@ -120,6 +120,10 @@ func (t *Txn) fail(err error) {
 	}
 }
 
+// failed reports that something added before was wrong: Commit will say so, and
+// nothing more is looked at.
+func (p *txnPart) failed() bool { return p.txn.err != nil }
+
 // expect adds a condition.
 func (p *txnPart) expect(c Condition, err error) {
 	p.txn.fail(err)
@@ -187,7 +191,7 @@ func (d MapDef[K, V]) In(t *Txn) *MapTxn[K, V] {
 
 // expect adds a condition on the row of a key.
 func (m *MapTxn[K, V]) expect(k K, c Condition, err error) {
-	if m.part.txn.err != nil {
+	if m.part.failed() {
 		return
 	}
 	row, keyErr := encodeKey(mapEntry, m.def.Keys, k, MaxKey)
@@ -208,7 +212,7 @@ func (m *MapTxn[K, V]) ExpectVersion(k K, version uint64) {
 
 // ExpectValue demands that the entry has this value.
 func (m *MapTxn[K, V]) ExpectValue(k K, v V) {
-	if m.part.txn.err != nil {
+	if m.part.failed() {
 		return
 	}
 	value, err := encodeValue(m.def.Values, v)
@@ -217,7 +221,7 @@ func (m *MapTxn[K, V]) ExpectValue(k K, v V) {
 
 // Insert sets the value of a key; its result is what was there.
 func (m *MapTxn[K, V]) Insert(k K, v V) *Pending[*V] {
-	if m.part.txn.err != nil {
+	if m.part.failed() {
 		return new(Pending[*V])
 	}
 	command, err := m.def.insert(k, v)
@@ -226,7 +230,7 @@ func (m *MapTxn[K, V]) Insert(k K, v V) *Pending[*V] {
 
 // Remove removes the entry of a key; its result is what was there.
 func (m *MapTxn[K, V]) Remove(k K) *Pending[*V] {
-	if m.part.txn.err != nil {
+	if m.part.failed() {
 		return new(Pending[*V])
 	}
 	command, err := m.def.appendKey([]byte{mapRemove}, k)
@@ -235,7 +239,7 @@ func (m *MapTxn[K, V]) Remove(k K) *Pending[*V] {
 
 // Clear removes all entries; its result is their number.
 func (m *MapTxn[K, V]) Clear() *Pending[uint64] {
-	if m.part.txn.err != nil {
+	if m.part.failed() {
 		return new(Pending[uint64])
 	}
 	return m.part.doNumber([]byte{mapClear}, nil)

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ type Range struct {
 	From, To []byte
 	Reverse  bool
 }
+
+// empty reports that no key lies in the range.
+func (r *Range) empty() bool { return len(r.To) > 0 && bytes.Compare(r.From, r.To) >= 0 }
 
 // View is what has been folded from one key's log, as of one commit: it never
 // changes, however much is written meanwhile. It holds no resource, so there is

@@ -105,7 +105,7 @@ func (p *pipeline) open(ctx context.Context, codec string) error {
 	if p.group, err = l.place(r); err != nil {
 		return err
 	}
-	e, known, err := l.directory(r).lookUp(ctx, r.Key())
+	e, known, err := l.lookUp(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -125,15 +125,11 @@ func (p *pipeline) open(ctx context.Context, codec string) error {
 // register writes the new name to the directory, unless somebody has been
 // faster, who may have another codec in mind.
 func (p *pipeline) register(ctx context.Context) error {
-	var w log.Writer = p.local.engine // routes the directory's key to its own group
-	if p.ref.Group != "" {
-		w = p.group
-	}
 	var err error
 	if p.codec == codecJSON {
-		_, err = log.StreamDef[json.RawMessage]{Name: p.ref.Name, Codec: log.JSON[json.RawMessage]()}.Open(ctx, w)
+		_, err = log.StreamDef[json.RawMessage]{Name: p.ref.Name, Codec: log.JSON[json.RawMessage]()}.Open(ctx, p.group)
 	} else {
-		_, err = log.StreamDef[[]byte]{Name: p.ref.Name, Codec: log.Raw()}.Open(ctx, w)
+		_, err = log.StreamDef[[]byte]{Name: p.ref.Name, Codec: log.Raw()}.Open(ctx, p.group)
 	}
 	return err
 }

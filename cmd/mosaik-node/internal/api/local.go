@@ -3,10 +3,10 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/identity"
@@ -48,27 +48,15 @@ func (r Ref) String() string {
 	return fmt.Sprintf("%q", r.Name)
 }
 
-// Local gives the logs of an engine by name, with what the directory says of
-// them. Its methods may be called from any goroutine. It holds nothing that has
-// to be closed; the engine stays its owner's.
+// Local gives the logs of an engine by name, with what the directories of its
+// groups say of them. Its methods may be called from any goroutine. It holds
+// nothing that has to be closed; the engine stays its owner's.
 type Local struct {
 	engine *engine.Engine
-	whole  *directory            // of the engine: logs in the groups they belong to
-	groups map[string]*directory // of each group: logs that were put there
 }
 
 // NewLocal returns the logs of e.
-func NewLocal(e *engine.Engine) *Local {
-	l := &Local{engine: e, whole: newDirectory(e), groups: make(map[string]*directory)}
-	home := e.GroupFor(log.DirectoryKey())
-	for _, g := range e.Groups() {
-		l.groups[g.Name()] = newDirectory(g)
-		if g == home {
-			l.groups[g.Name()] = l.whole // the same log
-		}
-	}
-	return l
-}
+func NewLocal(e *engine.Engine) *Local { return &Local{engine: e} }
 
 // place returns the group that holds the log.
 func (l *Local) place(r Ref) (*engine.Group, error) {
@@ -93,17 +81,6 @@ func (l *Local) group(name string) (*engine.Group, error) {
 	return nil, fmt.Errorf("%w: there is no group %q here", log.ErrNotFound, name)
 }
 
-// directory returns what knows the names of the logs addressed like r.
-func (l *Local) directory(r Ref) *directory {
-	if r.Group == "" {
-		return l.whole
-	}
-	if g, err := l.group(r.Group); err == nil {
-		return l.groups[g.Name()]
-	}
-	return l.whole
-}
-
 // Groups describes the node's groups.
 func (l *Local) Groups(context.Context) ([]Group, error) {
 	var list []Group
@@ -122,54 +99,37 @@ func (l *Local) Source(_ context.Context, group string) (replay.Source, error) {
 	return g, nil
 }
 
-// Streams lists the logs: first the named ones in the order in which they were
-// opened, then those without a name in the order of their keys. The directory
-// itself is not among them.
+// Streams lists the logs: first the named ones in the order of their names, then
+// those without a name in the order of their keys. The engine's own logs are not
+// among them.
 func (l *Local) Streams(ctx context.Context) ([]Stream, error) {
-	keys := make(map[string]map[identity.ID]engine.KeyInfo)
+	var named, nameless []Stream
 	for _, g := range l.engine.Groups() {
-		of := make(map[identity.ID]engine.KeyInfo)
-		for _, k := range g.Keys() {
-			of[k.Key] = k
-		}
-		delete(of, log.DirectoryKey())
-		keys[g.Name()] = of
-	}
-	var list []Stream
-	add := func(group string, e log.DirectoryEntry) {
-		k := keys[group][e.Key()]
-		delete(keys[group], e.Key())
-		list = append(list, Stream{Name: e.Name, Kind: e.Kind, Codec: e.Codec, Key: e.Key(), Group: group, Records: k.Records, Commit: k.Commit})
-	}
-	whole, err := l.whole.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range whole {
-		add(l.engine.GroupFor(e.Key()).Name(), e)
-	}
-	for _, g := range l.engine.Groups() {
-		if l.groups[g.Name()] == l.whole {
-			continue
-		}
-		placed, err := l.groups[g.Name()].list(ctx)
+		directory, err := g.View(ctx, log.DirectoryKey(), log.Stale())
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range placed {
-			add(g.Name(), e)
+		of := make(map[identity.ID]engine.KeyInfo)
+		for _, k := range g.Keys() {
+			if engine.SystemName(k.Key) == "" {
+				of[k.Key] = k
+			}
 		}
-	}
-	named := len(list)
-	for group, of := range keys {
+		for e, err := range log.Entries(directory) {
+			if err != nil {
+				return nil, err
+			}
+			k := of[e.Key()]
+			delete(of, e.Key())
+			named = append(named, Stream{Name: e.Name, Kind: e.Kind, Codec: e.Codec, Key: e.Key(), Group: g.Name(), Records: k.Records, Commit: k.Commit})
+		}
 		for _, k := range of {
-			list = append(list, Stream{Key: k.Key, Group: group, Records: k.Records, Commit: k.Commit})
+			nameless = append(nameless, Stream{Key: k.Key, Group: g.Name(), Records: k.Records, Commit: k.Commit})
 		}
 	}
-	slices.SortFunc(list[named:], func(a, b Stream) int {
-		return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Group, b.Group))
-	})
-	return list, nil
+	slices.SortFunc(named, func(a, b Stream) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Group, b.Group)) })
+	slices.SortFunc(nameless, func(a, b Stream) int { return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Group, b.Group)) })
+	return append(named, nameless...), nil
 }
 
 // Stream describes one log. It is log.ErrNotFound if the log has neither a name
@@ -183,7 +143,7 @@ func (l *Local) Stream(ctx context.Context, r Ref) (Stream, error) {
 	if k, ok := g.Key(s.Key); ok {
 		s.Records, s.Commit = k.Records, k.Commit
 	}
-	e, known, err := l.directory(r).lookUp(ctx, s.Key)
+	e, known, err := l.lookUp(ctx, r)
 	switch {
 	case err != nil:
 		return Stream{}, err
@@ -197,8 +157,21 @@ func (l *Local) Stream(ctx context.Context, r Ref) (Stream, error) {
 
 // codec returns the codec that the directory has for the log, or "".
 func (l *Local) codec(ctx context.Context, r Ref) (string, error) {
-	e, _, err := l.directory(r).lookUp(ctx, r.Key())
+	e, _, err := l.lookUp(ctx, r)
 	return e.Codec, err
+}
+
+// lookUp returns the directory's entry of the log and whether there is one.
+func (l *Local) lookUp(ctx context.Context, r Ref) (log.DirectoryEntry, bool, error) {
+	g, err := l.place(r)
+	if err != nil {
+		return log.DirectoryEntry{}, false, err
+	}
+	e, err := log.LookUp(ctx, g, r.Key())
+	if errors.Is(err, log.ErrNotFound) {
+		return e, false, nil
+	}
+	return e, err == nil, err
 }
 
 // Scan reads runs of the log as log.Scanner does. Query.Key is r's.
@@ -218,76 +191,4 @@ func (l *Local) Check(ctx context.Context, progress func(done, total uint64)) (C
 		Groups: r.Groups, Commits: r.Commits, Records: r.Records, Keys: r.Keys,
 		Postings: r.Postings, Bytes: r.Bytes, RaftLogBytes: r.RaftLog,
 	}, err
-}
-
-// directory is a copy of a directory log that is brought up to date when
-// something is asked for that it does not have. Entries never change.
-type directory struct {
-	scanner log.Scanner
-	codec   log.Codec[log.DirectoryEntry]
-
-	// mu is held while the log is read, so that it is read once.
-	mu struct {
-		sync.Mutex
-		next    uint64 // first seq not read yet
-		entries []log.DirectoryEntry
-		index   map[identity.ID]int // key -> position in entries
-	}
-}
-
-func newDirectory(s log.Scanner) *directory {
-	d := &directory{scanner: s, codec: log.CBOR[log.DirectoryEntry]()}
-	d.mu.next = 1
-	d.mu.index = make(map[identity.ID]int)
-	return d
-}
-
-// lookUp returns the entry of a key and whether there is one.
-func (d *directory) lookUp(ctx context.Context, key identity.ID) (log.DirectoryEntry, bool, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	i, ok := d.mu.index[key]
-	if !ok {
-		if err := d.readLocked(ctx); err != nil {
-			return log.DirectoryEntry{}, false, err
-		}
-		if i, ok = d.mu.index[key]; !ok {
-			return log.DirectoryEntry{}, false, nil
-		}
-	}
-	return d.mu.entries[i], true, nil
-}
-
-// list returns all entries in the order of the log.
-func (d *directory) list(ctx context.Context) ([]log.DirectoryEntry, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.readLocked(ctx); err != nil {
-		return nil, err
-	}
-	return slices.Clip(d.mu.entries), nil
-}
-
-// readLocked reads what has been added to the log. REQUIRES: d.mu.
-func (d *directory) readLocked(ctx context.Context) error {
-	for run, err := range d.scanner.Scan(ctx, log.Query{Key: log.DirectoryKey(), From: log.Seq(d.mu.next)}) {
-		if err != nil {
-			return fmt.Errorf("read the directory: %w", err)
-		}
-		for seq, payload := range run.Records() {
-			e, err := d.codec.Decode(payload)
-			if err == nil {
-				err = e.Validate()
-			}
-			if err != nil {
-				return fmt.Errorf("record %d of the directory: %w", seq, err)
-			}
-			if _, known := d.mu.index[e.Key()]; !known {
-				d.mu.index[e.Key()] = len(d.mu.entries)
-				d.mu.entries = append(d.mu.entries, e)
-			}
-			d.mu.next = seq + 1
-		}
-	}
-	return nil
 }

@@ -78,16 +78,19 @@ func (s *Server) serveCommit(w http.ResponseWriter, r *http.Request) error {
 // names returns a look-up of the names of a group's keys.
 func (l *Local) names(ctx context.Context, group string) func(identity.ID) string {
 	return func(key identity.ID) string {
-		if key == log.DirectoryKey() {
-			return "mosaik.directory"
+		if name := engine.SystemName(key); name != "" {
+			return name
 		}
-		for _, d := range []*directory{l.directory(Ref{Group: group}), l.whole} {
-			// A name is a courtesy: without it, the key is still there.
-			if e, known, err := d.lookUp(ctx, key); err == nil && known {
-				return e.Name
-			}
+		g, err := l.group(group)
+		if err != nil {
+			return ""
 		}
-		return ""
+		// A name is a courtesy: without it, the key is still there.
+		e, err := log.LookUp(ctx, g, key)
+		if err != nil {
+			return ""
+		}
+		return e.Name
 	}
 }
 
