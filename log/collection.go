@@ -18,7 +18,7 @@ var ErrCommand = errors.New("mosaik: the machine does not know the command")
 
 // builtins are the machines that every group has.
 func builtins() []Machine {
-	return []Machine{NoOp(), mapMachine{}, setMachine{}, cellMachine{}, onceMachine{}, queueMachine{}}
+	return []Machine{NoOp(), mapMachine{}, setMachine{}, cellMachine{}, onceMachine{}, vecMachine{}, queueMachine{}}
 }
 
 // CollectionReader is what the readers of all collections have in common.
@@ -288,5 +288,8 @@ func addCount(tx *Tx, delta int) error {
 	if err != nil {
 		return err
 	}
-	return tx.Set(countRow, binary.AppendUvarint(nil, n+uint64(delta)))
+	if n += uint64(delta); n == 0 {
+		return tx.Delete(countRow) // an empty collection has no rows
+	}
+	return tx.Set(countRow, binary.AppendUvarint(nil, n))
 }
