@@ -20,13 +20,16 @@ type CheckReport struct {
 	Keys     int
 	Postings uint64
 	Bytes    uint64 // of commits
+	Rows     uint64 // of views, as of now
+	Versions uint64 // older ones of rows, and removals
 	RaftLog  int64  // bytes of Raft log entries
 }
 
 // Check reads everything the node has on disk and holds it against itself:
 // every block's checksum, every commit against its digests (log.Commit.Verify),
-// every run against the index and the index against the runs, the state rows
-// against the logs' ends, and every record of the Raft log. It reads one view of
+// every run against the index and the index against the runs, the rows of the
+// views against the state digest of the last commit, the state rows against the
+// logs' ends, and every record of the Raft log. It reads one view of
 // each group, so the node may go on working meanwhile. progress, if not nil, is
 // called now and then with the commits done and to do.
 //
@@ -82,7 +85,10 @@ func (c *groupCheck) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.rows()
+	if err := c.rows(); err != nil {
+		return err
+	}
+	return c.views(ctx)
 }
 
 func (c *groupCheck) bad(commit uint64, format string, args ...any) error {
@@ -203,6 +209,102 @@ func (c *groupCheck) rows() error {
 	}
 	if err := it.Error(); err != nil {
 		return c.g.replica.corrupt(0, err)
+	}
+	return nil
+}
+
+// views reads every row of the group's views and their history, and computes the
+// state digest anew from the rows. Views change while they are read, so the
+// digest is computed over one snapshot of the store, with the commit it is of.
+func (c *groupCheck) views(ctx context.Context) error {
+	r := c.g.replica
+	if err := c.g.interrupted(ctx); err != nil {
+		return err
+	}
+	snapshot := r.db.NewSnapshot()
+	defer snapshot.Close()
+	stateRow, closer, err := snapshot.Get(appendSpace(nil, r.shard, spaceMeta))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil // nothing was ever applied
+	}
+	if err != nil {
+		return r.corrupt(0, err)
+	}
+	s, err := decodeState(stateRow)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return c.bad(0, "state row: %w", err)
+	}
+	it, err := snapshot.NewIter(&pebble.IterOptions{
+		LowerBound: appendSpace(nil, r.shard, spaceView),
+		UpperBound: appendSpace(nil, r.shard, spaceEnd),
+	})
+	if err != nil {
+		return r.corrupt(0, err)
+	}
+	defer it.Close()
+	var hash log.StateHash
+	var element []byte
+	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return r.corrupt(0, err)
+		}
+		if (c.report.Rows+c.report.Versions)%4096 == 0 {
+			if err := c.g.interrupted(ctx); err != nil {
+				return err
+			}
+		}
+		key := it.Key()
+		if len(key) < viewPrefixSize {
+			return c.bad(0, "row of a view with a key of %d bytes", len(key))
+		}
+		view, generation := binary.BigEndian.Uint32(key[spaceSize:]), binary.BigEndian.Uint32(key[spaceSize+4:])
+		if key[spaceSize-1] == spaceHistory {
+			if err := c.version(key[viewPrefixSize:], value, s.number); err != nil {
+				return c.bad(0, "history of view %d: %w", view, err)
+			}
+			c.report.Versions++
+			continue
+		}
+		commit, stored, err := decodeViewRow(value)
+		if err == nil && commit > s.number {
+			err = fmt.Errorf("commit %d wrote it, the head is %d", commit, s.number)
+		}
+		if err != nil {
+			return c.bad(0, "row %x of view %d: %w", key[viewPrefixSize:], view, err)
+		}
+		element = log.AppendRowElement(element[:0], view, generation, key[viewPrefixSize:], commit, stored)
+		hash.Add(element)
+		c.report.Rows++
+	}
+	if err := it.Error(); err != nil {
+		return r.corrupt(0, err)
+	}
+	if s.number == 0 {
+		return nil
+	}
+	h, err := r.header(s.number)
+	if err != nil {
+		return err
+	}
+	if digest := hash.Digest(); digest != h.State {
+		return c.bad(s.number, "its views have the state digest %s, its header says %s", digest, h.State)
+	}
+	return nil
+}
+
+var errHistoryRow = errors.New("malformed history row")
+
+// version checks a history row; key is what follows view and generation.
+func (c *groupCheck) version(key, value []byte, head uint64) error {
+	_, commit, err := decodeHistoryKey(key)
+	switch {
+	case err != nil:
+		return err
+	case commit == 0 || commit > head:
+		return fmt.Errorf("row of commit %d, the head is %d", commit, head)
+	case len(value) == 0 || value[0] > historyValue || value[0] == historyRemoved && len(value) != 1:
+		return errHistoryRow
 	}
 	return nil
 }

@@ -193,6 +193,7 @@ type folded struct {
 	name    string
 	open    func() log.Store // the store to use next; it may be another node each time
 	disturb func(i int)      // between two operations
+	engines func() []*engine.Engine
 	source  func() interface {
 		Commit(uint64) (log.Commit, error)
 		Head() log.Head
@@ -235,6 +236,11 @@ func collectionsAgree(t *testing.T, seed uint64) {
 			}
 			s.disturb(i)
 		}
+		for _, e := range s.engines() {
+			if report, err := e.Check(ctx, nil); err != nil || report.Rows == 0 || report.Versions == 0 {
+				t.Fatalf("%s: check: %+v, %v", s.name, report, err)
+			}
+		}
 		c := openCollections(t, ctx, s.open())
 		for commit, content := range past {
 			if now := c.content(t, ctx, log.AsOf(commit)); now != content {
@@ -251,7 +257,7 @@ func collectionsAgree(t *testing.T, seed uint64) {
 		return r
 	}
 	subjects := []folded{{
-		name: "memory", open: func() log.Store { return mem }, disturb: func(int) {},
+		name: "memory", open: func() log.Store { return mem }, disturb: func(int) {}, engines: func() []*engine.Engine { return nil },
 		source: func() interface {
 			Commit(uint64) (log.Commit, error)
 			Head() log.Head
@@ -290,7 +296,7 @@ func oneNode(t *testing.T, ctx context.Context) folded {
 	e := mustOpen(t, "collections", o)
 	t.Cleanup(func() { e.Close() })
 	return folded{
-		name: "one node", open: func() log.Store { return e },
+		name: "one node", open: func() log.Store { return e }, engines: func() []*engine.Engine { return []*engine.Engine{e} },
 		disturb: func(i int) {
 			switch i % 60 {
 			case 20:
@@ -333,7 +339,7 @@ func threeNodes(t *testing.T, ctx context.Context) folded {
 		}
 	}
 	return folded{
-		name: "three nodes",
+		name: "three nodes", engines: c.Running,
 		open: func() log.Store {
 			e := up()
 			_, err := e.Groups()[0].Sync(ctx) // the model is asked one operation after the other, too

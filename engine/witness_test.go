@@ -190,6 +190,10 @@ func TestRefoldAlone(t *testing.T) {
 	if v, _, err := m.Get(ctx, "alice"); v != 99 || err != nil {
 		t.Fatalf("the planted row: %d, %v", v, err)
 	}
+	var corrupt *log.CorruptionError
+	if _, err := e.Check(ctx, nil); !errors.As(err, &corrupt) || corrupt.Commit != before.Number {
+		t.Fatalf("check of a store with a planted row: %v", err)
+	}
 	if _, _, _, err := m.Insert(ctx, "bob", 1); err != nil {
 		t.Fatal(err)
 	}
