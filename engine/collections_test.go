@@ -519,7 +519,7 @@ func TestWatch(t *testing.T) {
 		const writes = 30
 		seen := make(chan log.MapChange[string, int], writes)
 		go func() {
-			for change, err := range watched.Watch(ctx, 0) {
+			for change, err := range watched.Watch(ctx, 0, true) {
 				if err != nil {
 					close(seen)
 					return
@@ -554,7 +554,7 @@ func TestWatch(t *testing.T) {
 			if i > 0 {
 				after = all[i-1].Pointer.Commit
 			}
-			for change, err := range watched.Watch(testContext(t), after) {
+			for change, err := range watched.Watch(testContext(t), after, true) {
 				if err != nil || change != all[i] {
 					t.Fatalf("resumed after commit %d: %+v, %v, want %+v", after, change, err, all[i])
 				}

@@ -112,15 +112,15 @@ type CellChange[V any] struct {
 	Existed, Exists bool // whether there was a value before and is one afterwards
 }
 
-// Watch yields the changes of all commits after the given one, in order, and
-// then waits for more until ctx ends. Commit 0 is before all. Who goes on after
+// Watch yields the changes of all commits after the given one, in order, and with
+// follow then waits for more until ctx ends. Commit 0 is before all. Who goes on after
 // the commit of the last change misses nothing.
-func (r *CellReader[V]) Watch(ctx context.Context, after uint64) iter.Seq2[CellChange[V], error] {
-	return watchContent(r.CollectionReader, ctx, after, r.def.Value)
+func (r *CellReader[V]) Watch(ctx context.Context, after uint64, follow bool) iter.Seq2[CellChange[V], error] {
+	return watchContent(ctx, r.CollectionReader, after, follow, r.def.Value)
 }
 
-func watchContent[V any](c *CollectionReader, ctx context.Context, after uint64, codec Codec[V]) iter.Seq2[CellChange[V], error] {
-	return watch(c, ctx, after, cellRow[0],
+func watchContent[V any](ctx context.Context, c *CollectionReader, after uint64, follow bool, codec Codec[V]) iter.Seq2[CellChange[V], error] {
+	return watch(ctx, c, after, follow, cellRow[0],
 		func(p Pointer) CellChange[V] { return CellChange[V]{Pointer: p} },
 		func(p Pointer, row *Change) (CellChange[V], bool, error) {
 			change := CellChange[V]{Pointer: p, Existed: row.Existed, Exists: row.Exists}

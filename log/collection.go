@@ -112,16 +112,16 @@ func (c *CollectionReader) changes(ctx context.Context, after uint64, follow boo
 }
 
 // watch yields what commits after the given one did to the rows whose keys begin
-// with prefix, and waits for more. cleared makes the change that says that all
+// with prefix, and with follow waits for more. cleared makes the change that says that all
 // rows went; decode that of a row, and whether there is one.
-func watch[C any](c *CollectionReader, ctx context.Context, after uint64, prefix byte,
+func watch[C any](ctx context.Context, c *CollectionReader, after uint64, follow bool, prefix byte,
 	cleared func(Pointer) C, decode func(Pointer, *Change) (change C, some bool, err error)) iter.Seq2[C, error] {
 	return func(yield func(C, error) bool) {
 		fail := func(err error) {
 			var zero C
 			yield(zero, err)
 		}
-		for changes, err := range c.changes(ctx, after, true) {
+		for changes, err := range c.changes(ctx, after, follow) {
 			if err != nil {
 				fail(err)
 				return

@@ -452,7 +452,7 @@ func TestVecCost(t *testing.T) {
 	cost("remove in the middle", 16, func() error { _, _, err := v.Remove(t.Context(), size/2); return err })
 	cost("swap", 4, func() error { _, err := v.Swap(t.Context(), 5, size-5); return err })
 	cost("truncate", 4*64, func() error { _, _, err := v.Truncate(t.Context(), 10); return err })
-	for range size/16 {
+	for range size / 16 {
 		cost("set, and what was cut off", 64+8, func() error { _, _, err := v.Set(t.Context(), 3, 1); return err })
 	}
 	cost("set, when nothing is left to take apart", 4, func() error { _, _, err := v.Set(t.Context(), 3, 2); return err })

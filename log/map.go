@@ -135,11 +135,11 @@ type MapChange[K, V any] struct {
 	Existed, Exists bool // whether there was an entry before and is one afterwards
 }
 
-// Watch yields the changes of all commits after the given one, in order, and
-// then waits for more until ctx ends. Commit 0 is before all. Who goes on after
+// Watch yields the changes of all commits after the given one, in order, and with
+// follow then waits for more until ctx ends. Commit 0 is before all. Who goes on after
 // the commit of the last change misses nothing; a commit's changes come together.
-func (r *MapReader[K, V]) Watch(ctx context.Context, after uint64) iter.Seq2[MapChange[K, V], error] {
-	return watch(r.CollectionReader, ctx, after, mapEntry,
+func (r *MapReader[K, V]) Watch(ctx context.Context, after uint64, follow bool) iter.Seq2[MapChange[K, V], error] {
+	return watch(ctx, r.CollectionReader, after, follow, mapEntry,
 		func(p Pointer) MapChange[K, V] { return MapChange[K, V]{Pointer: p, Cleared: true} },
 		func(p Pointer, row *Change) (MapChange[K, V], bool, error) {
 			c := MapChange[K, V]{Pointer: p, Existed: row.Existed, Exists: row.Exists}

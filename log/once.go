@@ -71,10 +71,10 @@ func (r *OnceReader[V]) ReadAt(ctx context.Context, at Consistency) (Content[V],
 	return readContent(ctx, r.CollectionReader, r.def.Value, at)
 }
 
-// Watch yields the write, if it stands in a commit after the given one or as soon
-// as it comes, and then waits for nothing more than the end of ctx.
-func (r *OnceReader[V]) Watch(ctx context.Context, after uint64) iter.Seq2[CellChange[V], error] {
-	return watchContent(r.CollectionReader, ctx, after, r.def.Value)
+// Watch yields the write, if it stands in a commit after the given one, and with
+// follow waits for it, and then for the end of ctx.
+func (r *OnceReader[V]) Watch(ctx context.Context, after uint64, follow bool) iter.Seq2[CellChange[V], error] {
+	return watchContent(ctx, r.CollectionReader, after, follow, r.def.Value)
 }
 
 // Once is a OnceReader that can also write. It is safe for concurrent use.

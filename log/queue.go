@@ -113,9 +113,9 @@ func (d QueueDef[K, P, V]) Open(ctx context.Context, s Store) (*Queue[K, P, V], 
 
 // QueueEntry is one entry of a priority queue.
 type QueueEntry[K, P, V any] struct {
-	Key      K
-	Priority P
-	Value    V
+	Key      K // unique
+	Priority P // decides the order, equal ones the key
+	Value    V // shares no memory with the log
 }
 
 // QueueReader reads a priority queue. It is safe for concurrent use.
@@ -142,12 +142,12 @@ type QueueChange[K, P, V any] struct {
 	Existed, Exists bool // whether there was an entry before and is one afterwards
 }
 
-// Watch yields the changes of all commits after the given one, in order, and
-// then waits for more until ctx ends. Commit 0 is before all. Who goes on after
+// Watch yields the changes of all commits after the given one, in order, and with
+// follow then waits for more until ctx ends. Commit 0 is before all. Who goes on after
 // the commit of the last change misses nothing; a commit's changes come together,
 // in the order of the keys.
-func (r *QueueReader[K, P, V]) Watch(ctx context.Context, after uint64) iter.Seq2[QueueChange[K, P, V], error] {
-	return watch(r.CollectionReader, ctx, after, queueByKey,
+func (r *QueueReader[K, P, V]) Watch(ctx context.Context, after uint64, follow bool) iter.Seq2[QueueChange[K, P, V], error] {
+	return watch(ctx, r.CollectionReader, after, follow, queueByKey,
 		func(p Pointer) QueueChange[K, P, V] { return QueueChange[K, P, V]{Pointer: p, Cleared: true} },
 		func(p Pointer, row *Change) (c QueueChange[K, P, V], some bool, err error) {
 			c = QueueChange[K, P, V]{Pointer: p, Existed: row.Existed, Exists: row.Exists}

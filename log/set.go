@@ -102,11 +102,11 @@ type SetChange[K any] struct {
 	Added   bool // else it was removed
 }
 
-// Watch yields the changes of all commits after the given one, in order, and
-// then waits for more until ctx ends. Commit 0 is before all. Who goes on after
+// Watch yields the changes of all commits after the given one, in order, and with
+// follow then waits for more until ctx ends. Commit 0 is before all. Who goes on after
 // the commit of the last change misses nothing; a commit's changes come together.
-func (r *SetReader[K]) Watch(ctx context.Context, after uint64) iter.Seq2[SetChange[K], error] {
-	return watch(r.CollectionReader, ctx, after, setMember,
+func (r *SetReader[K]) Watch(ctx context.Context, after uint64, follow bool) iter.Seq2[SetChange[K], error] {
+	return watch(ctx, r.CollectionReader, after, follow, setMember,
 		func(p Pointer) SetChange[K] { return SetChange[K]{Pointer: p, Cleared: true} },
 		func(p Pointer, row *Change) (SetChange[K], bool, error) {
 			k, err := r.def.Members.Decode(row.Key[1:])

@@ -108,12 +108,13 @@ type VecChange struct {
 }
 
 // Watch yields a change for each commit after the given one that touched the
-// vec, in order, and then waits for more until ctx ends. Commit 0 is before all.
+// vec, in order, and with follow then waits for more until ctx ends. Commit 0 is
+// before all.
 // Positions shift, so a change does not say which elements are new: read
 // View(ctx, AsOf(change.Pointer.Commit)).
-func (r *VecReader[V]) Watch(ctx context.Context, after uint64) iter.Seq2[VecChange, error] {
+func (r *VecReader[V]) Watch(ctx context.Context, after uint64, follow bool) iter.Seq2[VecChange, error] {
 	return func(yield func(VecChange, error) bool) {
-		for changes, err := range r.changes(ctx, after, true) {
+		for changes, err := range r.changes(ctx, after, follow) {
 			var view *VecView[V]
 			if err == nil {
 				view, err = r.View(ctx, AsOf(changes.Pointer.Commit))

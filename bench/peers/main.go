@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mosaik-engine/mosaik/bench/peers/etcdpeer"
 	"github.com/mosaik-engine/mosaik/bench/peers/measure"
 	"github.com/mosaik-engine/mosaik/bench/peers/natspeer"
 	"github.com/mosaik-engine/mosaik/bench/peers/payload"
@@ -63,6 +64,13 @@ func jetstreamSubject(sync natspeer.Sync) subject {
 	}
 }
 
+func etcdSubject() subject {
+	return subject{
+		peer: etcdpeer.Name, config: etcdpeer.Config, durable: true, workloads: etcdpeer.Workloads(),
+		open: func(ctx context.Context, dir string) (measure.Session, error) { return etcdpeer.Open(ctx, dir) },
+	}
+}
+
 func pebbleSubject() subject {
 	return subject{
 		peer: pebblepeer.Name, config: pebblepeer.Config, durable: true, workloads: pebblepeer.Workloads(),
@@ -82,7 +90,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.Float64Var(&seconds, "seconds", 5, "longest time a workload is measured")
 	flags.StringVar(&sync, "sync", "both", "JetStream's sync_interval: default (two minutes, not durable), always or both")
 	flags.IntVar(&o.runs, "runs", 3, "times everything is measured; the median is reported")
-	flags.StringVar(&peers, "peers", natspeer.Name+","+pebblepeer.Name, "peers to measure, comma-separated")
+	flags.StringVar(&peers, "peers", strings.Join([]string{natspeer.Name, etcdpeer.Name, pebblepeer.Name}, ","), "peers to measure, comma-separated")
 	flags.StringVar(&workloads, "workloads", "all", "workloads to measure, comma-separated, or all; PEER/NAME restricts one to a peer")
 	flags.BoolVar(&o.json, "json", false, "print one JSON document instead of the table")
 	if err := flags.Parse(args); err != nil {
@@ -113,6 +121,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			for _, s := range syncs {
 				o.subjects = append(o.subjects, jetstreamSubject(s))
 			}
+		case etcdpeer.Name:
+			o.subjects = append(o.subjects, etcdSubject())
 		case pebblepeer.Name:
 			o.subjects = append(o.subjects, pebbleSubject())
 		default:
@@ -271,7 +281,8 @@ func moduleVersions() map[string]string {
 	for _, dep := range info.Deps {
 		switch dep.Path {
 		case "github.com/nats-io/nats-server/v2", "github.com/nats-io/nats.go",
-			"github.com/synadia-io/orbit.go/jetstreamext", "github.com/cockroachdb/pebble/v2":
+			"github.com/synadia-io/orbit.go/jetstreamext", "github.com/cockroachdb/pebble/v2",
+			"go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/client/v3":
 			versions[dep.Path] = dep.Version
 		}
 	}

@@ -39,7 +39,7 @@ func TestEveryRowIsMeasured(t *testing.T) {
 		}
 		rows[k] = row
 	}
-	for _, s := range []subject{jetstreamSubject("default"), jetstreamSubject("always"), pebbleSubject()} {
+	for _, s := range []subject{jetstreamSubject("default"), jetstreamSubject("always"), etcdSubject(), pebbleSubject()} {
 		for _, w := range s.workloads {
 			k := key{s.peer, s.config, w.Name}
 			row, ok := rows[k]
@@ -126,7 +126,7 @@ func TestInterruptedLeavesNothing(t *testing.T) {
 
 // The JSON names rows by peer, configuration and workload, so those must tell them apart.
 func TestWorkloadNames(t *testing.T) {
-	for _, s := range []subject{jetstreamSubject("always"), pebbleSubject()} {
+	for _, s := range []subject{jetstreamSubject("always"), etcdSubject(), pebbleSubject()} {
 		var names []string
 		for _, w := range s.workloads {
 			names = append(names, w.Name)

@@ -53,7 +53,8 @@ func newRootCmd(g *globals) *cobra.Command {
 		Short: "A replicated, replayable log",
 		Long: `mosaik-node keeps logs: any number of streams of records, agreed on by a group of
 nodes, durable before they are acknowledged, and chained by hash so that everyone
-can check afterwards what was written and in which order.
+can check afterwards what was written and in which order. Maps, sets, vecs, cells
+and queues are folded from such logs, and can be read as of any commit.
 
 The verbs that read and write work on a store's directory (--dir), which they
 open themselves, or on a running node (--node URL). MOSAIK_DIR and MOSAIK_NODE
@@ -77,6 +78,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no store here,
 	cmd.AddCommand(
 		newBenchCmd(g),
 		newCheckCmd(g),
+		newCellCmd(g),
 		newNounCmd("commit", "Look at single commits", `A commit is what a group agrees on at once: records of one or more streams,
 numbered from 1, chained to the commit before it by hash.`,
 			newCommitShowCmd(g)),
@@ -85,18 +87,23 @@ one TOML file, all under the same names.`,
 			newConfigCheckCmd(g)),
 		newDemoCmd(g),
 		newNounCmd("group", "Look at groups", `A group is a set of nodes that agree on one sequence of commits.`,
-			newGroupListCmd(g)),
+			newGroupListCmd(g), newGroupStatusCmd(g), newGroupTransferCmd(g), newGroupRefoldCmd(g)),
 		newIDCmd(g),
+		newMapCmd(g),
+		newOnceCmd(g),
 		newNounCmd("pointer", "Check evidence", `A pointer is evidence: it names a commit by its number and its hash, and perhaps a
 record in it. Every write returns one.`,
 			newPointerVerifyCmd(g)),
 		newNounCmd("replay", "Read history again", `Replaying goes through the commits of a group in their order, checks each against
 itself and the one before, and gives what they hold.`,
 			newReplayAuditCmd(g), newReplayRunCmd(g)),
+		newQueueCmd(g),
 		newServeCmd(g),
+		newSetCmd(g),
 		newNounCmd("stream", "Read and write streams", `A stream is the log of one name: records, numbered from 1, that are appended and
 never change.`,
 			newStreamAppendCmd(g), newStreamListCmd(g), newStreamTailCmd(g)),
+		newVecCmd(g),
 		newVersionCmd(g),
 	)
 	return cmd

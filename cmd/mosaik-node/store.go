@@ -13,6 +13,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
 	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/replay"
 )
@@ -27,6 +28,9 @@ type store interface {
 	Stream(ctx context.Context, r api.Ref) (api.Stream, error)
 	Scan(ctx context.Context, r api.Ref, q log.Query) iter.Seq2[log.Run, error]
 	Append(ctx context.Context, r api.Ref, codec string, payloads api.Payloads) iter.Seq[api.Outcome]
+	Store(group string) (log.Store, error)
+	Refold(ctx context.Context, group string) (api.RefoldReport, error)
+	Transfer(ctx context.Context, group string, to identity.PeerID) error
 	Check(ctx context.Context, progress func(done, total uint64)) (api.CheckReport, error)
 	Close() error
 }

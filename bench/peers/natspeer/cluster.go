@@ -22,6 +22,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mosaik-engine/mosaik/bench/peers/loopback"
 )
 
 // Name is the peer's name in the report.
@@ -79,7 +81,7 @@ func Open(ctx context.Context, dir string, sync Sync) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context, sync Sync) error {
-	ports, err := freePorts(replicas)
+	ports, err := loopback.FreePorts(replicas)
 	if err != nil {
 		return err
 	}
@@ -297,19 +299,6 @@ func poll(ctx context.Context, waiting string, done func() (bool, error)) error 
 		case <-tick.C:
 		}
 	}
-}
-
-// freePorts returns n loopback ports that nobody listened on a moment ago.
-func freePorts(n int) (ports []int, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("mosaik: find a free port: %w", err)
-		}
-		defer func() { err = errors.Join(err, l.Close()) }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // recordBytes adds up the files of a stream on all servers. The cluster must be closed: until then a

@@ -48,6 +48,11 @@ var conditions = [...]condition{
 	{log.ErrPointer, http.StatusConflict, "bad_pointer"},
 	{log.ErrCodec, http.StatusConflict, "codec"},
 	{log.ErrNotFound, http.StatusNotFound, "not_found"},
+	{log.ErrTransaction, http.StatusBadRequest, "bad_transaction"},
+	{log.ErrKind, http.StatusConflict, "kind"},
+	{engine.ErrMismatch, http.StatusConflict, "mismatch"},
+	{log.ErrDiverged, http.StatusInternalServerError, "diverged"},
+	{engine.ErrFetching, http.StatusServiceUnavailable, "fetching"},
 	{log.ErrNewerFormat, http.StatusInternalServerError, "newer_format"},
 }
 

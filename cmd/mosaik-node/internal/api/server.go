@@ -66,11 +66,17 @@ func routes() []route {
 		{"GET", "/api/v1/streams/{name}", (*Server).serveStream},
 		{"POST", "/api/v1/streams/{name}/records", (*Server).serveAppend},
 		{"GET", "/api/v1/streams/{name}/records", (*Server).serveRecords},
+		{"GET", "/api/v1/views/{name}/rows", (*Server).serveRows},
+		{"POST", "/api/v1/views/{name}/commands", (*Server).serveCommands},
+		{"GET", "/api/v1/views/{name}/changes", (*Server).serveChanges},
+		{"POST", "/api/v1/transactions", (*Server).serveTransaction},
 		{"GET", "/api/v1/groups", (*Server).serveGroups},
 		{"GET", "/api/v1/groups/{group}", (*Server).serveGroup},
 		{"GET", "/api/v1/groups/{group}/commits", (*Server).serveCommits},
 		{"GET", "/api/v1/groups/{group}/commits/{number}", (*Server).serveCommit},
 		{"GET", "/api/v1/groups/{group}/commits/{number}/raw", (*Server).serveCommitBytes},
+		{"POST", "/api/v1/groups/{group}/transfer", (*Server).serveTransfer},
+		{"POST", "/api/v1/groups/{group}/refold", (*Server).serveRefold},
 		{"POST", "/api/v1/check", (*Server).serveCheck},
 	}
 }

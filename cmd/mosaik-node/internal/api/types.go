@@ -51,12 +51,18 @@ type Group struct {
 	Records uint64            `json:"records"`
 	Bytes   uint64            `json:"bytes"`   // of all commit bodies
 	Applied uint64            `json:"applied"` // Raft index
+	State   log.Digest        `json:"state"`   // of the views at the head
+	// Diverged says why the node serves nothing of the group; absent: it does.
+	Diverged string `json:"diverged,omitempty"`
 }
 
 func groupOf(s engine.Status) Group {
 	g := Group{
 		Name: s.Name, ID: s.ID, Members: s.Members, Self: s.Self, Term: s.Term, Head: headOf(s.Head),
-		Keys: s.Keys, Records: s.Records, Bytes: s.Bytes, Applied: s.Applied,
+		Keys: s.Keys, Records: s.Records, Bytes: s.Bytes, Applied: s.Applied, State: s.State,
+	}
+	if s.Diverged != nil {
+		g.Diverged = s.Diverged.Error()
 	}
 	if !s.Leader.IsZero() {
 		g.Leader = &s.Leader
