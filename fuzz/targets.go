@@ -30,6 +30,8 @@ func Targets() []Target {
 		{"log", "FuzzCBOR", "a value in the default codec"},
 		{"log", "FuzzDecodeBody", "the body of a commit, its digest made right"},
 		{"log", "FuzzDecodeCommit", "a commit"},
+		{"log", "FuzzGuard", "the conditions of a transaction"},
+		{"log", "FuzzMachines", "commands of the built-in machines, and what they leave behind"},
 		{"log", "FuzzParsePointer", "the text of a pointer"},
 		{"log", "FuzzParsePosition", "the text of a position"},
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},

@@ -1,5 +1,6 @@
 // Command peers measures the systems that mosaik is compared with, on this machine and with the same
-// records: NATS JetStream with three replicas in one process, and pebble as an embedded store.
+// records: NATS JetStream and etcd with three replicas each in one process, and pebble as an embedded
+// store.
 //
 //	peers --dir /data/tmp --sync both --runs 3 --json > peers.json
 //	mosaik-node bench --peers peers.json

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,7 @@ const (
 	keySpace  = 1_000_000 // keys that are drawn from
 	fewCalls  = 16
 	manyCalls = 64
-	mostFill  = 200_000 // entries that are written for get
+	mostFill  = 100_000 // entries that are written for get
 	grace     = 2 * time.Minute
 )
 
@@ -50,11 +49,11 @@ func (c *Cluster) Run(ctx context.Context, workload string, limits measure.Limit
 func (c *Cluster) run(ctx context.Context, workload string, limits measure.Limits) (measure.Sample, error) {
 	switch workload {
 	case "txn100-16":
-		return c.write(ctx, limits, writers{prefix: "txn16/", puts: txnPuts}, fewCalls)
+		return c.write(ctx, limits, &writers{prefix: "txn16/", puts: txnPuts}, fewCalls)
 	case "txn100-64":
-		return c.write(ctx, limits, writers{prefix: "txn64/", puts: txnPuts}, manyCalls)
+		return c.write(ctx, limits, &writers{prefix: "txn64/", puts: txnPuts}, manyCalls)
 	case "puts64":
-		return c.write(ctx, limits, writers{prefix: "put64/", puts: 1}, manyCalls)
+		return c.write(ctx, limits, &writers{prefix: "put64/", puts: 1}, manyCalls)
 	case "get":
 		return c.get(ctx, limits)
 	}
@@ -92,7 +91,7 @@ type writers struct {
 }
 
 // write has so many clients put keys below the prefix of w until the limits are reached.
-func (c *Cluster) write(ctx context.Context, limits measure.Limits, w writers, clients int) (_ measure.Sample, err error) {
+func (c *Cluster) write(ctx context.Context, limits measure.Limits, w *writers, clients int) (_ measure.Sample, err error) {
 	w.limits = limits
 	w.mu.keys = make(map[uint64]bool)
 	var open []*clientv3.Client
@@ -225,7 +224,7 @@ func (c *Cluster) fill(ctx context.Context, prefix string, count int) error {
 			puts = append(puts, clientv3.OpPut(key(prefix, uint64(number)), string(value)))
 		}
 		if _, err := c.admin.Txn(ctx).Then(puts...).Commit(); err != nil {
-			return fmt.Errorf("mosaik: fill from key %s: %w", strconv.Itoa(first), err)
+			return fmt.Errorf("mosaik: fill from key %d: %w", first, err)
 		}
 	}
 	c.filled = count
