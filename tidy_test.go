@@ -71,6 +71,7 @@ var outsides = []outside{
 	{prefix: "github.com/lni", dirs: []string{"engine", "network", "bench"}},
 	{prefix: "github.com/google/go-tdx-guest", dirs: []string{"tdx"}},
 	{prefix: "github.com/nats-io", dirs: []string{"bench/peers"}},
+	{prefix: "go.etcd.io", dirs: []string{"bench/peers"}},
 	{prefix: "github.com/spf13", dirs: []string{"cmd"}},
 	{prefix: "github.com/prometheus", dirs: []string{"cmd"}},
 	{prefix: "net/http", dirs: []string{"cmd", "organisms", "network"}},

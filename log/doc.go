@@ -25,6 +25,14 @@
 //	codec.go      Codec: values to payloads and back
 //	directory.go  the log that names the other logs
 //	stream.go     Stream: a log of typed values
+//	view.go       View, and the seam of collections: Store, GroupStore
+//	machine.go    Machine, and Tx: what it works on
+//	fold.go       Fold: from commits to rows, the same wherever a log is folded
+//	guard.go      transactions
+//	statehash.go  StateHash: the digest of all rows
+//	keycodec.go   KeyCodec: keys to bytes in their order
+//	collection.go what the collections share; map.go, set.go, vec.go, cell.go,
+//	              once.go, queue.go: one each; txn.go: several at once
 //
 // The typed views know logs only through [Scanner] and [Writer], so the same
 // StreamReader reads a live group, a replayed range, an archive and a remote

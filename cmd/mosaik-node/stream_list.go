@@ -15,9 +15,9 @@ func newStreamListCmd(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the streams",
-		Long: `Lists the streams in the order in which they were first opened, with the codec of
-their values and the number of their records. Logs that nobody has given a name
-come last, with a dash for it; their key can be used in its place.
+		Long: `Lists the named logs in the order of their names, with the codec of their values and
+the number of their records. Logs that nobody has given a name come last, with a
+dash for it; their key can be used in its place.
 
 With --json it prints one object a line.`,
 		Example: `  mosaik-node stream list --dir data`,
