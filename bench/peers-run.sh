@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the peers (bench/peers: JetStream, etcd, pebble) and mosaik in turn, ROUNDS times, and prints
+# Measures the peers (bench/peers) and mosaik in turn, ROUNDS times, and prints
 # the joint table: peers, mosaik, peers, mosaik, ... so that a slow quarter of an
 # hour of the machine falls on both. From the top of the repository:
 #

@@ -460,6 +460,13 @@ func (r *replica) endFold(number uint64) (log.Digest, error) {
 	return r.stateDigest, r.batch.Set(r.scratch[:n], r.scratch[n:], nil)
 }
 
+// Views returns the views as of a commit and, to fold the commits from the first
+// on over them, a Fold that has folded nothing yet (replay.Folded).
+func (g *Group) Views(commit uint64) (log.Base, *log.Fold) {
+	base := rowsAsOf{r: g.replica, g: g, commit: commit}
+	return base, g.replica.fold.After(base, commit)
+}
+
 // Home implements log.Store.
 func (g *Group) Home(identity.ID) log.GroupStore { return g }
 

@@ -72,6 +72,7 @@ type Fold struct {
 	byView map[uint32]*Tx
 	guard  guardScope
 	seen   []*ViewInfo // registered by this commit
+	state  Digest      // of Hash, as State returned it last
 	buf    []byte
 }
 
@@ -382,6 +383,43 @@ func (f *Fold) Replay(c *Commit, key identity.ID) (_ Changes, touched bool, err 
 		}
 	}
 	return changes, changes.Cleared || len(changes.Rows) > 0, nil
+}
+
+// State folds a commit over views as of the commit before it and returns the
+// digest of the views afterwards, which its header must have. Hash is carried
+// from one call to the next, so the first commit is number 1. known is kept by the
+// caller between calls and holds how keys are folded.
+func (f *Fold) State(c *Commit, before Base, known map[identity.ID]*ViewInfo) (Digest, error) {
+	f.base = before
+	f.Begin(c.Header.Number, c.Header.Time)
+	for run, err := range c.Runs() {
+		if err != nil {
+			return Digest{}, err
+		}
+		v, resolved := known[run.Key]
+		if !resolved {
+			if v, err = f.Resolve(run.Key); err != nil {
+				return Digest{}, err
+			}
+			known[run.Key] = v
+		}
+		if _, err := f.Run(v, &run); err != nil {
+			return Digest{}, err
+		}
+		if run.Key == directoryKey {
+			for _, v := range f.seen {
+				known[v.Key] = v
+			}
+		}
+	}
+	touched := false
+	for range f.End() {
+		touched = true
+	}
+	if touched || f.state.IsZero() {
+		f.state = f.Hash.Digest()
+	}
+	return f.state, nil
 }
 
 // Results folds a commit again, as Replay does, and returns the results of each

@@ -125,6 +125,15 @@ func (m *Memory) View(ctx context.Context, key identity.ID, c Consistency) (View
 	return m.mu.fold.After(m.mu.views.at(commit), commit).ViewOf(key)
 }
 
+// Views returns the views as of a commit and, to fold the commits from the first
+// on over them, a Fold that has folded nothing yet (replay.Folded).
+func (m *Memory) Views(commit uint64) (Base, *Fold) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	base := m.mu.views.at(commit)
+	return base, m.mu.fold.After(base, commit)
+}
+
 // WaitFor implements Store. It does not wait: what was acknowledged is here.
 func (m *Memory) WaitFor(_ context.Context, p Pointer) error {
 	m.mu.Lock()

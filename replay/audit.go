@@ -35,6 +35,10 @@ type Report struct {
 	First, Last time.Time
 	// Digest is the range digest of the commits checked (package comment).
 	Digest log.Digest
+	// States says that the state in every header was compared with what folding the
+	// commits comes to. It takes a Folded source and a range that begins with the
+	// first commit.
+	States bool
 	// Head is the head the source served when the audit started.
 	Head log.Head
 }
@@ -60,6 +64,12 @@ func Audit(ctx context.Context, src Source, opts AuditOptions) (Report, error) {
 		digest: newRangeDigest(),
 		report: Report{Group: src.ID(), From: s.first, To: s.last, Head: s.head},
 	}
+	if folded, ok := src.(Folded); ok && err == nil && s.first == 1 {
+		a.folded = folded
+		_, a.fold = folded.Views(0)
+		a.known = make(map[identity.ID]*log.ViewInfo)
+		a.report.States = true
+	}
 	if err == nil {
 		err = a.run(ctx, opts.Progress)
 	}
@@ -76,6 +86,10 @@ type auditor struct {
 	seqs   map[identity.ID]uint64 // next seq of every key seen
 	digest rangeDigest
 	report Report
+	// Of an audit that folds, else nil.
+	folded Folded
+	fold   *log.Fold
+	known  map[identity.ID]*log.ViewInfo // how keys are folded
 	// held is the last commit that was followed. It is not in the report before
 	// its successor, or the head, has confirmed its digest.
 	held struct {
@@ -105,6 +119,9 @@ func (a *auditor) run(ctx context.Context, progress func(done, total uint64)) er
 		}
 		a.confirmed()
 		if err = a.checkSeqs(c); err != nil {
+			return false
+		}
+		if err = a.checkState(c); err != nil {
 			return false
 		}
 		a.hold(c)
@@ -158,6 +175,26 @@ func (a *auditor) checkSeqs(c *log.Commit) error {
 	}
 	return nil
 }
+
+// checkState folds the commit over the views as they were before it, and holds
+// the state in its header against what that comes to.
+func (a *auditor) checkState(c *log.Commit) error {
+	if a.fold == nil {
+		return nil
+	}
+	before, _ := a.folded.Views(c.Header.Number - 1)
+	state, err := a.fold.State(c, before, a.known)
+	if err != nil {
+		return located(err, a.chain.group, c.Header.Number)
+	}
+	if state != c.Header.State {
+		return &log.CorruptionError{Group: a.chain.group, Commit: c.Header.Number,
+			Err: fmt.Errorf("%w: the header has %s, folding the log comes to %s", errState, c.Header.State, state)}
+	}
+	return nil
+}
+
+var errState = errors.New("the state of the views differs")
 
 // checkEnd looks for what confirms the digest of the last commit: the one after
 // it, or the head.

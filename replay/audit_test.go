@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -50,6 +51,7 @@ func TestAuditClean(t *testing.T) {
 	if want.Digest, err = replay.Digest(ctx, m, 1, 300); err != nil {
 		t.Fatal(err)
 	}
+	want.States = true
 	if whole != want {
 		t.Errorf("report\n%+v, want\n%+v", whole, want)
 	}
@@ -357,6 +359,74 @@ func TestAuditEveryByte(t *testing.T) {
 			// The same inside a range whose neighbours are sound.
 			if _, err := audit(p, uint64(n+1), uint64(n+1)); err == nil {
 				t.Fatalf("commit %d alone, byte %d ^ %#x: not found", n+1, i, flip)
+			}
+		}
+	}
+}
+
+// TestAuditStates folds as it goes: a header whose state is not what the log
+// folds to is found although the chain around it is sound.
+func TestAuditStates(t *testing.T) {
+	m := log.NewMemory(identity.NewID("group"))
+	numbers, err := log.MapDef[string, int]{Name: "numbers"}.Open(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if i == 11 {
+			_, _, err = numbers.Clear(t.Context())
+		} else {
+			_, _, _, err = numbers.Insert(t.Context(), string(rune('a'+i%3)), i)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if report, err := replay.Audit(t.Context(), m, replay.AuditOptions{}); err != nil || !report.States {
+		t.Fatalf("a sound log: %+v, %v", report, err)
+	}
+	if report, err := replay.Audit(t.Context(), m, replay.AuditOptions{From: 3}); err != nil || report.States {
+		t.Fatalf("from the middle: %+v, %v", report, err)
+	}
+	const bad = 9
+	forged := &forgedState{Memory: m}
+	var prev log.Digest
+	for c, err := range m.Commits(t.Context(), 1, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Header.Number == bad {
+			c.Header.State[0] ^= 1
+		}
+		c.Header.Prev = prev
+		prev = c.Header.Digest()
+		c.Digest = prev
+		forged.commits = append(forged.commits, c)
+	}
+	var damaged *log.CorruptionError
+	if _, err := replay.Audit(t.Context(), forged, replay.AuditOptions{}); !errors.As(err, &damaged) || damaged.Commit != bad || !strings.Contains(err.Error(), "state of the views") {
+		t.Errorf("a forged state in commit %d: %v", bad, err)
+	}
+}
+
+// forgedState is a log with other headers, chained again.
+type forgedState struct {
+	*log.Memory
+	commits []log.Commit
+}
+
+func (f *forgedState) Head() log.Head {
+	last := f.commits[len(f.commits)-1]
+	return log.Head{Number: last.Header.Number, Digest: last.Digest, Time: last.Header.Time}
+}
+
+func (f *forgedState) Commit(n uint64) (log.Commit, error) { return f.commits[n-1], nil }
+
+func (f *forgedState) Commits(_ context.Context, from, to uint64) iter.Seq2[log.Commit, error] {
+	return func(yield func(log.Commit, error) bool) {
+		for _, c := range f.commits[from-1 : to] {
+			if !yield(c, nil) {
+				return
 			}
 		}
 	}

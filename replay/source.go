@@ -23,6 +23,14 @@ type Source interface {
 	Commits(ctx context.Context, from, to uint64) iter.Seq2[log.Commit, error]
 }
 
+// Folded is a Source that also has the views that are folded from its log.
+// *engine.Group and *log.Memory are.
+type Folded interface {
+	Source
+	// Views returns the views as of a commit, and a Fold that has folded nothing yet.
+	Views(commit uint64) (log.Base, *log.Fold)
+}
+
 // span is a range of commits with its zeros filled in; empty when last is
 // first-1.
 type span struct {

@@ -107,6 +107,7 @@ type auditInfo struct {
 	Last    time.Time   `json:"last,omitzero"`
 	Digest  log.Digest  `json:"digest"`
 	Head    uint64      `json:"head"`
+	States  bool        `json:"states"` // the views' digest was compared at every commit
 	Error   string      `json:"error,omitempty"`
 }
 
@@ -116,7 +117,7 @@ func printAudit(w io.Writer, asJSON bool, name string, r replay.Report, found er
 	if asJSON {
 		info := auditInfo{
 			Name: name, Group: r.Group, OK: found == nil, From: r.From, To: r.To, Commits: r.Commits, Records: r.Records,
-			Bytes: r.Bytes, Streams: r.Keys, First: r.First, Last: r.Last, Digest: r.Digest, Head: r.Head.Number,
+			Bytes: r.Bytes, Streams: r.Keys, First: r.First, Last: r.Last, Digest: r.Digest, Head: r.Head.Number, States: r.States,
 		}
 		if found != nil {
 			info.Error = plain(found)
