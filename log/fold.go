@@ -74,6 +74,7 @@ type Fold struct {
 	seen   []*ViewInfo // registered by this commit
 	state  Digest      // of Hash, as State returned it last
 	buf    []byte
+	lanes  stretched
 }
 
 // guardScope is the part of a body that a guard decides about.
@@ -328,11 +329,11 @@ func (f *Fold) End() iter.Seq[*RowEffect] {
 func (f *Fold) count(e *RowEffect) {
 	if e.Existed {
 		f.buf = AppendRowElement(f.buf[:0], e.View, e.Generation, e.Key, e.Before, e.Old)
-		f.Hash.Remove(f.buf)
+		f.Hash.remove(&f.lanes, f.buf)
 	}
 	if e.Exists {
 		f.buf = AppendRowElement(f.buf[:0], e.View, e.Generation, e.Key, f.number, e.New)
-		f.Hash.Add(f.buf)
+		f.Hash.add(&f.lanes, f.buf)
 	}
 }
 

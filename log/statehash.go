@@ -25,18 +25,23 @@ const StateHashSize = 2048
 type StateHash [StateHashSize / 8]uint64 // four lanes in a word, little-endian
 
 // Add adds an element.
-func (h *StateHash) Add(element []byte) {
-	var lanes [StateHashSize]byte
-	stretch(&lanes, element)
+func (h *StateHash) Add(element []byte) { h.add(new(stretched), element) }
+
+// Remove removes an element that is in the set.
+func (h *StateHash) Remove(element []byte) { h.remove(new(stretched), element) }
+
+// stretched is an element as BLAKE3 has stretched it. Who adds many keeps one.
+type stretched [StateHashSize]byte
+
+func (h *StateHash) add(lanes *stretched, element []byte) {
+	stretch(lanes, element)
 	for i := range h {
 		h[i] = addLanes(h[i], binary.LittleEndian.Uint64(lanes[8*i:]))
 	}
 }
 
-// Remove removes an element that is in the set.
-func (h *StateHash) Remove(element []byte) {
-	var lanes [StateHashSize]byte
-	stretch(&lanes, element)
+func (h *StateHash) remove(lanes *stretched, element []byte) {
+	stretch(lanes, element)
 	for i := range h {
 		h[i] = subLanes(h[i], binary.LittleEndian.Uint64(lanes[8*i:]))
 	}
@@ -80,7 +85,7 @@ func DecodeStateHash(b []byte) (h StateHash, ok bool) {
 // stretch fills lanes with BLAKE3's extendable output for b. Rows are short: for
 // one chunk the blocks of the output are computed side by side, without a
 // Hasher, which would cost more than all the rest.
-func stretch(lanes *[StateHashSize]byte, b []byte) {
+func stretch(lanes *stretched, b []byte) {
 	if len(b) > guts.ChunkSize {
 		h := blake3.New(32, nil)
 		h.Write(b)             // cannot fail

@@ -160,12 +160,12 @@ func TestDocumentedGuard(t *testing.T) {
 
 // referenceAdd is StateHash.Add as the paper has it, lane by lane.
 func referenceAdd(lanes *[1024]uint16, element []byte, sign uint16) {
-	var stretched [StateHashSize]byte
+	var out [StateHashSize]byte
 	x := blake3.New(32, nil)
 	x.Write(element)
-	x.XOF().Read(stretched[:])
+	x.XOF().Read(out[:])
 	for i := range lanes {
-		lanes[i] += sign * (uint16(stretched[2*i]) | uint16(stretched[2*i+1])<<8)
+		lanes[i] += sign * (uint16(out[2*i]) | uint16(out[2*i+1])<<8)
 	}
 }
 

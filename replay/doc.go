@@ -44,8 +44,10 @@
 //	end        the commit after the range names the last one's digest, or the
 //	           last one is the head the source serves, by number, digest and time
 //
-// A commit's state digest is covered by the digest of its header; recomputing it
-// takes the group's machines and is their room's work.
+// Of a source that has the views as well ([Folded]), and from the first commit on:
+//
+//	state      folding the commit over the views as they were before it comes to
+//	           the state in its header
 //
 // # Range digest
 //
