@@ -57,7 +57,7 @@ func (c *CollectionReader) WaitFor(ctx context.Context, p Pointer) error {
 
 // open registers the collection.
 func (c *CollectionReader) open(ctx context.Context) error {
-	if err := register(ctx, c.store, c.entry); err != nil {
+	if err := Register(ctx, c.store, c.entry); err != nil {
 		return fmt.Errorf("open %q: %w", c.entry.Name, err)
 	}
 	c.agreed.Store(true)

@@ -175,10 +175,12 @@ func Entries(directory View) iter.Seq2[DirectoryEntry, error] {
 	}
 }
 
-// register makes sure that the directory says of the log what the definition
-// says. Two that register the same log at the same moment both append; both
+// Register makes sure that the directory says of the log what the definition
+// says: ErrCodec if it says otherwise. The collections and streams of this package
+// do it when they are opened; a program with a machine of its own does it itself.
+// Two that register the same log at the same moment both append; both
 // then read which record came first, so they agree on who is right.
-func register(ctx context.Context, w Writer, definition DirectoryEntry) error {
+func Register(ctx context.Context, w Writer, definition DirectoryEntry) error {
 	if err := definition.Validate(); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (d StreamDef[T]) Open(ctx context.Context, w Writer) (*Stream[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := register(ctx, w, r.entry); err != nil {
+	if err := Register(ctx, w, r.entry); err != nil {
 		return nil, fmt.Errorf("open stream %q: %w", d.Name, err)
 	}
 	r.agreed.Store(true)

@@ -65,7 +65,7 @@ func (t *Txn) Commit(ctx context.Context) (Pointer, error) {
 		return Pointer{}, t.err
 	}
 	for _, e := range t.entries {
-		if err := register(ctx, t.group, e); err != nil {
+		if err := Register(ctx, t.group, e); err != nil {
 			return Pointer{}, fmt.Errorf("transaction: %w", err)
 		}
 	}
