@@ -58,6 +58,7 @@ sim:
 
 # For hours, not for every change.
 soak:
+	MOSAIK_COLLECTION_SEEDS=$(SOAKSEEDS) $(GO) test -count=1 -timeout 0 -v -run '^TestCollectionsAgree' ./engine
 	MOSAIK_SIM_SEEDS=$(SOAKSEEDS) $(GO) test -count=1 -timeout 0 -v -run '^TestSimulation' ./fuzz
 	.ci/fuzz $(SOAKTIME)
 

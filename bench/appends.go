@@ -48,6 +48,12 @@ func (s *session) loadOf(workload string) load {
 		l.batch = embeddedBatch
 	case workEmbeddedBatchFour:
 		l.callers, l.batch = 4, embeddedBatch
+	case rowMap:
+		l.callers, l.batch, l.keys, l.size = manyWriters, mapBatch, 1, mapValueSize
+	case workMapStream:
+		l.callers, l.batch, l.keys, l.size = manyWriters, mapBatch, 1, mapKeySize+mapValueSize
+	case rowMapInsert:
+		l.callers, l.keys, l.size = mapInserts, 1, mapValueSize
 	}
 	return l
 }
@@ -91,11 +97,18 @@ func (s *session) appendTrial(workload, subject string, replicas int) trial {
 	if workload != rowBatch {
 		label = workload + "/" + subject
 	}
+	return s.loadTrial(label, workload, subject, func(ctx context.Context, dir string) (target, error) {
+		return s.openTarget(ctx, subject, dir, replicas, s.loadOf(workload).keys)
+	})
+}
+
+// loadTrial puts a workload's load on a target that is new and empty.
+func (s *session) loadTrial(label, workload, subject string, open func(ctx context.Context, dir string) (target, error)) trial {
 	return trial{label: label, run: func(ctx context.Context) (_ []outcome, err error) {
 		l := s.loadOf(workload)
 		dir := s.newDir(subject)
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		t, err := s.openTarget(ctx, subject, dir, replicas, l.keys)
+		t, err := open(ctx, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -105,17 +118,20 @@ func (s *session) appendTrial(workload, subject string, replicas int) trial {
 		}
 		var sample Sample
 		err = s.profiled(workload+"-"+subject, func() error {
-			sample, err = s.put(ctx, t, l)
+			sample, err = put(ctx, t, l)
 			return err
 		})
 		return []outcome{{workload, subject, PerSecond, sample}}, err
 	}}
 }
 
-// put runs the load. A log of ours must have grown by what was acknowledged.
-func (s *session) put(ctx context.Context, t target, l load) (Sample, error) {
-	if n, ours := t.(*nodes); ours {
-		return n.fill(ctx, l)
+// put runs the load. What is ours checks that it has what was acknowledged.
+func put(ctx context.Context, t target, l load) (Sample, error) {
+	switch t := t.(type) {
+	case *nodes:
+		return t.fill(ctx, l)
+	case *mapNodes:
+		return t.fill(ctx, l)
 	}
 	return l.run(ctx, t, 0)
 }

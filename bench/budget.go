@@ -96,6 +96,11 @@ const (
 	lazily    = "default" // two minutes; not durable
 )
 
+const (
+	etcd       = "etcd"
+	etcdConfig = "default"
+)
+
 func jetStreamBatches(config string) yardstick {
 	return peer(jetStream, config, "batch100", "batch100-wide", "batch100-atomic", "batch100-atomic16")
 }
@@ -199,6 +204,38 @@ func embeddedComparisons(o Options) []comparison {
 		{rowOpen, "the same, memory at the most", workOpenMemory, byValue, limit(1<<30, Bytes), 1},
 	}
 	if o.OpenKeys < FullOpenKeys || o.OpenRecords < FullOpenRecords {
+		open[0].must, open[1].must = 0, 0 // the budget is about more
+	}
+	return append(append(rows, open...), mapComparisons(o)...)
+}
+
+// mapComparisons are those of rows about maps.
+func mapComparisons(o Options) []comparison {
+	replicas := fmt.Sprintf("%d replicas", o.Replicas)
+	batch := "map: inserts in batches of 100, " + replicas
+	insert := "map: single inserts, 4,096 in flight, " + replicas
+	const (
+		get    = "map: stale get of one key"
+		absent = "map: stale get of an absent key"
+		fresh  = "map: linearizable get, one replica, p50"
+		digest = "map: the state digest's part of applying"
+	)
+	rows := []comparison{
+		{rowMap, batch + ", against a stream", rowMap, byValue, measured(workMapStream, subjectMosaik), 0.5},
+		{rowMap, batch, rowMap, byValue, peer(etcd, etcdConfig, "txn100-16", "txn100-64"), 10},
+		{rowMapInsert, insert, rowMapInsert, byValue, nil, 0},
+		{rowMapInsert, insert, rowMapInsert, byValue, peer(etcd, etcdConfig, "puts64"), 0},
+		{rowMapGet, get, rowMapGet, byValue, measured(rowMapGet, subjectPebble), 0.7},
+		{rowMapGet, absent, workMapGetAbsent, byValue, measured(workMapGetAbsent, subjectPebble), 0},
+		{rowMapGet, get + ", p50", rowMapGet, byP50, peer(etcd, etcdConfig, "get"), 0},
+		{rowMapGet, fresh, workMapGetLinearizable, byP50, nil, 0},
+		{rowState, digest, rowState, byValue, limit(0.25, Share), 1},
+	}
+	open := []comparison{
+		{rowMapOpen, fmt.Sprintf("open a map of %s entries", grouped(float64(o.OpenEntries))), workMapOpenTime, byValue, limit(1, Seconds), 1},
+		{rowMapOpen, "the same, memory at the most", workMapOpenMemory, byValue, limit(1<<30, Bytes), 1},
+	}
+	if o.OpenEntries < FullOpenEntries {
 		open[0].must, open[1].must = 0, 0 // the budget is about more
 	}
 	return append(rows, open...)

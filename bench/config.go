@@ -55,6 +55,9 @@ type Config struct {
 	// 10,000 and as many records as Records says; FullOpenKeys and FullOpenRecords
 	// if Rows names "open".
 	OpenKeys, OpenRecords int
+	// OpenEntries is the size of the map in the row "map-open". Default as many as
+	// Records says; FullOpenEntries if Rows names "map-open".
+	OpenEntries int
 
 	// ProfileDir, if not empty, is an existing directory that gets a CPU profile of
 	// each timed run, named after row, subject and run.
@@ -77,10 +80,12 @@ type RemoteNode struct {
 	Close   func() error  // ends the connection and what serves it
 }
 
-// Size of the store in the row "open" that the budget is about.
+// Sizes of what is opened in the rows "open" and "map-open" that the budget is
+// about.
 const (
 	FullOpenKeys    = 100_000
 	FullOpenRecords = 100_000_000
+	FullOpenEntries = 10_000_000
 )
 
 // Rows returns the names of all rows, in the order in which they are measured.
@@ -89,6 +94,7 @@ func Rows() []string {
 		rowMachine, rowBatch, rowPipelined, rowKeys, rowWriters, rowWriter, rowBeside,
 		rowEmbeddedBatch, rowEmbeddedWriters, rowReplay, rowRemote, rowSeek,
 		rowDisk, rowKey, rowApply, rowMemory, rowOpen,
+		rowMap, rowMapInsert, rowMapGet, rowState, rowMapOpen,
 	}
 }
 
@@ -97,7 +103,7 @@ func (c Config) withDefaults() Config {
 	if c.Dir == "" {
 		c.Dir = os.TempDir()
 	}
-	named := slices.Contains(c.Rows, rowOpen)
+	open, mapOpen := slices.Contains(c.Rows, rowOpen), slices.Contains(c.Rows, rowMapOpen)
 	if len(c.Rows) == 0 {
 		c.Rows = Rows()
 	}
@@ -114,12 +120,16 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.Runs, 5)
 	orDefault(&c.Records, 2_000_000)
 	orDefault(&c.KeyCount, 10_000)
-	if named {
+	if open {
 		orDefault(&c.OpenKeys, FullOpenKeys)
 		orDefault(&c.OpenRecords, FullOpenRecords)
 	}
+	if mapOpen {
+		orDefault(&c.OpenEntries, FullOpenEntries)
+	}
 	orDefault(&c.OpenKeys, 10_000)
 	orDefault(&c.OpenRecords, c.Records)
+	orDefault(&c.OpenEntries, c.Records)
 	if c.Time == 0 {
 		c.Time = 3 * time.Second
 	}
@@ -182,6 +192,7 @@ func (c Config) Validate() error {
 		between("keys of the row key", c.KeyCount, 1, maxKeys),
 		between("keys of the row open", c.OpenKeys, 1, maxKeys),
 		between("records of the row open", c.OpenRecords, 1, maxRecords),
+		between("entries of the row map-open", c.OpenEntries, 1, maxRecords),
 	)
 }
 

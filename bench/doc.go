@@ -13,7 +13,8 @@
 //	dragonboat.go  the Raft library alone, with a machine that does nothing
 //	pebble.go      pebble alone
 //	machine.go     the disk alone
-//	appends.go, beside.go, reads.go, sizes.go, keys.go, open.go: the rows
+//	appends.go, beside.go, reads.go, sizes.go, keys.go, open.go: the rows about logs
+//	maps.go, mapreads.go, state.go: the rows about maps
 //	budget.go      the table: whom each figure stands against, and what is demanded
 //	report.go      the JSON document, merging several, and that of bench/peers
 //	table.go       the same for people

@@ -199,7 +199,7 @@ const warmBytes = 384 << 20
 // records under way, though no longer than the load itself, and a tenth of the
 // load for the others.
 func (l load) warm() load {
-	if l.window*l.batch >= 1000 {
+	if l.callers*l.window*l.batch >= 1000 {
 		l.records = min(l.records, max(warmBytes/l.size, l.batch))
 		return l
 	}

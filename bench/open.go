@@ -24,10 +24,12 @@ const (
 type OpenStats struct {
 	Open     float64 `json:"open_s"`         // seconds until engine.Open returned
 	Ready    float64 `json:"ready_s"`        // until the node would answer everything
-	Resident int64   `json:"resident_bytes"` // of the process when it was ready
+	Counted  float64 `json:"counted_s"`      // seconds until the number of entries had been read
+	Resident int64   `json:"resident_bytes"` // of the process by then
 	Peak     int64   `json:"peak_bytes"`     // at the most until then
 	Keys     int     `json:"keys"`
 	Records  uint64  `json:"records"`
+	Entries  uint64  `json:"entries"` // of the map that this package has written, if it has
 }
 
 // OpenStore opens the store of one replica in dir and closes it again. What it
@@ -44,6 +46,10 @@ func OpenStore(ctx context.Context, dir string) (o OpenStats, err error) {
 		return o, err
 	}
 	o.Ready = time.Since(start).Seconds()
+	if o.Entries, err = countEntries(ctx, e); err != nil {
+		return o, err
+	}
+	o.Counted = time.Since(start).Seconds()
 	o.Resident, o.Peak = resident()
 	for _, g := range e.Groups() {
 		s := g.Status()
@@ -86,16 +92,24 @@ func (s *session) openTrials() []trial {
 func (s *session) fillLarge(ctx context.Context, dir string) error {
 	l := s.loadOf(rowBatch)
 	l.keys, l.records, l.time = s.OpenKeys, s.OpenRecords, maxTime
-	// A record takes some twenty bytes besides its payload, and the Raft log its
-	// own room; a disk that is nearly full is of no use to anybody.
-	if free, need := freeBytes(s.root), int64(s.OpenRecords)*int64(s.Size+32)+4<<30; free >= 0 && free < need {
-		return fmt.Errorf("mosaik: bench: %d records need %d MiB of disk, %d are free", s.OpenRecords, need>>20, free>>20)
+	if err := s.needRoom(s.OpenRecords, s.Size+32, "records"); err != nil { // twenty bytes besides the payload, and a reserve
+		return err
 	}
 	if s.OpenRecords < s.Batch {
 		return fmt.Errorf("%w: the row open has fewer records than one batch", ErrConfig)
 	}
 	_, err := s.filledWith(ctx, nodeOptions{dir: dir, replicas: 1, groups: 1, keys: s.OpenKeys}, l)
 	return err
+}
+
+// needRoom reports a disk without room for so many records or entries of some
+// bytes each, with 4 GiB for the Raft log and for others: a disk that is nearly full
+// is of no use to anybody.
+func (s *session) needRoom(count, bytes int, what string) error {
+	if free, need := freeBytes(s.root), int64(count)*int64(bytes)+4<<30; free >= 0 && free < need {
+		return fmt.Errorf("mosaik: bench: %d %s need %d MiB of disk, %d are free", count, what, need>>20, free>>20)
+	}
+	return nil
 }
 
 // forgetTree drops the files below dir from memory, so that what is opened next

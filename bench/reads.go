@@ -30,6 +30,8 @@ const (
 type filledStores struct {
 	mosaik, pebble string // directories, empty until they are written
 	large          string // of the row "open", of ours alone
+	entries        string // a map, of ours alone; pebble reads its rows as well
+	largeMap       string // of the row "map-open"
 }
 
 // withMosaik opens the filled store of ours, one replica, which it writes first
@@ -285,23 +287,35 @@ func (s *session) seekTrials() []trial {
 func (s *session) readable() uint64 { return uint64(max(s.Records, s.Batch) / s.Batch * s.Batch) }
 
 // seeks times one seek after the other, each to another place.
-func (s *session) seeks(ctx context.Context, subject string, seek func(*rand.Rand) error) (_ []outcome, err error) {
-	var latencies histogram
-	rng := rand.New(rand.NewPCG(1, uint64(s.run)))
-	err = s.profiled(rowSeek+"-"+subject, func() error {
-		for start, now := time.Now(), time.Now(); now.Sub(start) < s.Time || latencies.count == 0; {
-			if err := errors.Join(seek(rng), ctx.Err()); err != nil {
-				return err
-			}
-			done := time.Now()
-			latencies.add(done.Sub(now))
-			now = done
-		}
-		return nil
+func (s *session) seeks(ctx context.Context, subject string, seek func(*rand.Rand) error) ([]outcome, error) {
+	var sample Sample
+	err := s.profiled(rowSeek+"-"+subject, func() (err error) {
+		sample, err = s.repeat(ctx, s.Time, seek)
+		return err
 	})
-	sample := Sample{P50: latencies.micros(50), P99: latencies.micros(99), Records: int(latencies.count)}
 	sample.Value = sample.P50
 	return []outcome{{rowSeek, subject, Micros, sample}}, err
+}
+
+// repeat calls op again and again until the time is up, though at least once, and
+// reports how many of them a second has and how long one takes.
+func (s *session) repeat(ctx context.Context, d time.Duration, op func(*rand.Rand) error) (Sample, error) {
+	var latencies histogram
+	rng := rand.New(rand.NewPCG(1, uint64(s.run)))
+	start := time.Now()
+	now := start
+	for now.Sub(start) < d || latencies.count == 0 {
+		if err := errors.Join(op(rng), ctx.Err()); err != nil {
+			return Sample{}, err
+		}
+		done := time.Now()
+		latencies.add(done.Sub(now))
+		now = done
+	}
+	return Sample{
+		Value: float64(latencies.count) / now.Sub(start).Seconds(), Records: int(latencies.count),
+		P50: latencies.micros(50), P99: latencies.micros(99),
+	}, nil
 }
 
 // seekStream reads the first record of the stream in commit n.

@@ -55,6 +55,7 @@ type Options struct {
 	KeyCount    int     `json:"key_count"`
 	OpenKeys    int     `json:"open_keys"`
 	OpenRecords int     `json:"open_records"`
+	OpenEntries int     `json:"open_entries"`
 }
 
 // config is the Config that the options came from, as far as it matters here.
@@ -103,6 +104,7 @@ func (r *Report) Merge(other Report) error {
 			r.Measurements = append(r.Measurements, m)
 		}
 	}
+	r.sort()
 	r.Rows = r.table(nil)
 	return nil
 }
@@ -122,10 +124,15 @@ func ReadReport(in io.Reader) (Report, error) {
 		}
 	}
 	r.judged = r.Options.config().ofBudget()
+	r.sort()
+	return r, nil
+}
+
+// sort brings the measurements into the order of their rows.
+func (r *Report) sort() {
 	slices.SortStableFunc(r.Measurements, func(a, b *Measurement) int {
 		return slices.Index(Rows(), a.Row) - slices.Index(Rows(), b.Row)
 	})
-	return r, nil
 }
 
 // readFormat decodes one JSON document and checks its format number.

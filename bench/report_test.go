@@ -174,6 +174,7 @@ func TestFigures(t *testing.T) {
 		{130.21, BytesPerRecord, "130.2 B"},
 		{0.0004, AllocsPerRec, "0.0004"},
 		{1.5, Seconds, "1.500 s"},
+		{0.125, Share, "12.5 %"},
 	} {
 		if got := figure(c.value, c.unit); got != c.want {
 			t.Errorf("%v %s: %q, want %q", c.value, c.unit, got, c.want)

@@ -164,6 +164,16 @@ func (s *session) trials(row string) []trial {
 		return []trial{{label: subjectMosaik, once: true, run: s.memoryGrowth}}
 	case rowOpen:
 		return s.openTrials()
+	case rowMap:
+		return s.mapTrials()
+	case rowMapInsert:
+		return []trial{s.mapTrial(rowMapInsert)}
+	case rowMapGet:
+		return s.mapGetTrials()
+	case rowState:
+		return []trial{{label: subjectMosaik, run: s.stateShare}}
+	case rowMapOpen:
+		return s.mapOpenTrials()
 	}
 	return nil
 }
@@ -198,6 +208,7 @@ func (s *session) newReport() Report {
 		Options: Options{
 			Size: s.Size, Batch: s.Batch, Keys: s.Keys, Groups: s.Groups, Replicas: s.Replicas, Transport: s.Transport,
 			Seconds: s.Time.Seconds(), Records: s.Records, KeyCount: s.KeyCount, OpenKeys: s.OpenKeys, OpenRecords: s.OpenRecords,
+			OpenEntries: s.OpenEntries,
 		},
 		Modules: moduleVersions(),
 		judged:  s.ofBudget(),

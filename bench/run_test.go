@@ -20,7 +20,7 @@ import (
 func tiny(t *testing.T) Config {
 	return Config{
 		Dir: t.TempDir(), Replicas: 1, Runs: 1, Time: 20 * time.Millisecond,
-		Records: 2000, KeyCount: 50, OpenKeys: 20, OpenRecords: 1000,
+		Records: 2000, KeyCount: 50, OpenKeys: 20, OpenRecords: 1000, OpenEntries: 1500,
 	}
 }
 
@@ -138,6 +138,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"runs":      func(c *Config) { c.Runs = maxRuns + 1 },
 		"records":   func(c *Config) { c.Records = maxRecords + 1 },
 		"open":      func(c *Config) { c.OpenKeys = maxKeys + 1 },
+		"map-open":  func(c *Config) { c.OpenEntries = -1 },
 	} {
 		var c Config
 		change(&c)
@@ -148,9 +149,12 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("Run with bad %s: %v", name, err)
 		}
 	}
-	full := Config{Rows: []string{rowOpen}}.withDefaults()
+	full := Config{Rows: []string{rowOpen, rowMapOpen}}.withDefaults()
 	small := Config{}.withDefaults()
 	if full.OpenKeys != FullOpenKeys || full.OpenRecords != FullOpenRecords || small.OpenKeys >= FullOpenKeys {
 		t.Errorf("the row open has %d keys if it is named and %d if not", full.OpenKeys, small.OpenKeys)
+	}
+	if full.OpenEntries != FullOpenEntries || small.OpenEntries >= FullOpenEntries {
+		t.Errorf("the row map-open has %d entries if it is named and %d if not", full.OpenEntries, small.OpenEntries)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	Seconds        Unit = "s"
 	Bytes          Unit = "bytes"
 	AllocsPerRec   Unit = "allocs/record"
+	Share          Unit = "share" // of a whole that is 1
 )
 
 // lowerIsBetter reports whether less of the unit is better.

@@ -93,7 +93,7 @@ func (f *Figure) latencies() string {
 
 // whose names the other side, with its workload where that is one of several.
 func (f *Figure) whose() string {
-	if strings.HasPrefix(f.Subject, jetStream) {
+	if strings.HasPrefix(f.Subject, jetStream) || strings.HasPrefix(f.Subject, etcd) {
 		return f.Subject + " " + f.Workload
 	}
 	if f.Subject == subjectMosaik {
@@ -121,6 +121,8 @@ func figure(v float64, u Unit) string {
 		return fmt.Sprintf("%.4f", v)
 	case BytesPerRecord, BytesPerKey:
 		return fmt.Sprintf("%.1f B", v)
+	case Share:
+		return fmt.Sprintf("%.1f %%", 100*v)
 	case PerSecond, CreatedPerSec:
 		return grouped(v) + "/s"
 	}

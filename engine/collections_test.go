@@ -204,7 +204,7 @@ type folded struct {
 func collectionSeeds(t *testing.T) int {
 	n, err := strconv.Atoi(os.Getenv("MOSAIK_COLLECTION_SEEDS"))
 	if err != nil {
-		return 2
+		return 1
 	}
 	t.Logf("%d seeds", n)
 	return n
@@ -220,7 +220,7 @@ func TestCollectionsAgree(t *testing.T) {
 
 func collectionsAgree(t *testing.T, seed uint64) {
 	ctx := testContext(t)
-	const operations = 250
+	const operations = 200
 	mem := log.NewMemory(identity.NewID("model"))
 	type result struct{ results, states, contents []string }
 	play := func(s folded) (r result) {

@@ -231,6 +231,15 @@ func (tx *Tx) touched(r Range) iter.Seq2[[]byte, txRow] {
 	}
 }
 
+// firstKey returns the key of the first row of a range, and whether there is one.
+// The key is the caller's, unlike a row's, which is only good until the next step.
+func firstKey(v View, r Range) (key []byte, ok bool, err error) {
+	for row, err := range v.Scan(r) {
+		return bytes.Clone(row.Key), err == nil, err
+	}
+	return nil, false, nil
+}
+
 // noRows is an empty view.
 type noRows struct{ commit uint64 }
 

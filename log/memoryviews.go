@@ -94,8 +94,14 @@ func (v memoryView) Scan(r Range) iter.Seq2[Row, error] {
 		if r.Reverse {
 			slices.Reverse(rows)
 		}
+		// Rows are borrowed: whoever keeps one beyond the step has to see that it is
+		// not good any more, as with a store's.
 		for _, row := range rows {
-			if !yield(row, nil) {
+			more := yield(row, nil)
+			for i := range row.Key {
+				row.Key[i] = 0xee
+			}
+			if !more {
 				return
 			}
 		}

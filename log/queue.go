@@ -245,7 +245,8 @@ func (q *QueueView[K, P, V]) Max() (QueueEntry[K, P, V], bool, error) {
 	return first(q.Range(Span[P]{Reverse: true}))
 }
 
-// first returns the first element of an iteration, and whether there is one.
+// first returns the first element of an iteration, and whether there is one. It
+// must not be borrowed from the iteration, as rows are: see firstKey.
 func first[T any](seq iter.Seq2[T, error]) (T, bool, error) {
 	for v, err := range seq {
 		return v, err == nil, err
@@ -627,20 +628,20 @@ func endItem(tx *Tx, highest bool) (queueItem, bool, error) {
 	if tx.ends.high != nil {
 		r.To = tx.ends.high
 	}
-	row, ok, err := first(tx.Scan(r))
+	end, ok, err := firstKey(tx, r)
 	if err != nil || !ok {
 		return queueItem{}, false, err
 	}
 	if highest {
-		tx.ends.high = append(bytes.Clone(row.Key), 0) // the next key there can be
+		tx.ends.high = append(bytes.Clone(end), 0) // the next key there can be
 	} else {
-		tx.ends.low = bytes.Clone(row.Key)
+		tx.ends.low = end
 	}
-	_, key, ok := CutOrdered(row.Key[1:])
+	_, key, ok := CutOrdered(end[1:])
 	if !ok {
 		return queueItem{}, false, errQueueRow
 	}
-	return getItem(tx, append([]byte(nil), key...))
+	return getItem(tx, key)
 }
 
 // putItem writes an entry that is not there.

@@ -397,14 +397,14 @@ func (t *vecTree) sweep() error {
 	if t.free == 0 {
 		return nil
 	}
-	row, ok, err := first(t.tx.Scan(Range{From: []byte{vecFree}, To: []byte{vecFree + 1}}))
+	key, ok, err := firstKey(t.tx, Range{From: []byte{vecFree}, To: []byte{vecFree + 1}})
 	if err != nil {
 		return err
 	}
-	if !ok || len(row.Key) != 9 {
+	if !ok || len(key) != 9 {
 		return errVecRow
 	}
-	id := binary.BigEndian.Uint64(row.Key[1:])
+	id := binary.BigEndian.Uint64(key[1:])
 	n, err := t.read(id)
 	if err != nil {
 		return err

@@ -78,6 +78,7 @@ docs/bench/README.md explains them.`,
 	flags.IntVar(&c.KeyCount, "key-count", 10_000, "keys in the row key")
 	flags.IntVar(&c.OpenKeys, "open-keys", 0, "keys in the row open (default 10,000, or 100,000 if --rows names it)")
 	flags.IntVar(&c.OpenRecords, "open-records", 0, "records in the row open (default --records, or 100,000,000 if --rows names it)")
+	flags.IntVar(&c.OpenEntries, "open-entries", 0, "entries of the map in the row map-open (default --records, or 10,000,000 if --rows names it)")
 	flags.StringSliceVar(&c.Rows, "rows", nil, "what to measure, comma-separated (default all)")
 	flags.StringVar(&c.Dir, "dir", "", "directory on the disk to measure (default the system's temporary directory)")
 	flags.StringVar(&c.ProfileDir, "cpuprofile", "", "directory that gets a CPU profile of each timed run")
