@@ -68,11 +68,11 @@ func TestRunMeasuresEveryRow(t *testing.T) {
 }
 
 // TestRunReplicated puts a load on three replicas, over both transports, ours
-// and the Raft library's.
+// and the Raft library's. One after the other: the library's log levels are those of
+// the process.
 func TestRunReplicated(t *testing.T) {
 	for _, transport := range []string{InProcess, TCP} {
 		t.Run(transport, func(t *testing.T) {
-			t.Parallel()
 			c := tiny(t)
 			c.Replicas, c.Groups, c.Keys, c.Transport, c.Rows = 3, 2, 4, transport, []string{rowWriter}
 			r, err := Run(t.Context(), c)
