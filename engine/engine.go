@@ -100,7 +100,9 @@ func (e *Engine) open() error {
 	}
 	sizes := sizesFor(o, e.dir)
 	e.space = &spaceWatch{fs: o.FS, dir: e.dir, reserve: sizes.reserve, events: &o.Events}
-	e.cache = pebble.NewCache(o.CacheBytes)
+	// Pebble takes its write buffers out of the cache. Two are in use most of the time:
+	// without room for them there would be no cache left.
+	e.cache = pebble.NewCache(o.CacheBytes + 2*sizes.memTable)
 	if e.db, err = openStore(e.dir, o, sizes, e.cache); err != nil {
 		return err
 	}

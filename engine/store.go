@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -25,6 +26,15 @@ const (
 // storeFormatVersion pins pebble's on-disk format: raising it is a decision of
 // ours, not a side effect of an upgrade.
 const storeFormatVersion = pebble.FormatValueSeparation
+
+// Pieces of commits lie in value files, so the blocks of tables hold rows of views,
+// postings and the like: small blocks make a lookup cheap, and the filters spare
+// most of the lookups of rows that are not there, which every new entry of a map
+// begins with.
+const (
+	rowBlockBytes = 4 << 10
+	filterBits    = 10 // a key: about 1 in 100 lookups of what is not there is not spared
+)
 
 // openStore opens pebble under dir/store.
 //
@@ -82,7 +92,11 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (_ *sto
 	opts.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
 	for i := range opts.Levels {
 		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
-		opts.Levels[i].BlockSize = pieceBytes
+		opts.Levels[i].BlockSize = rowBlockBytes
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBits)
+		if i == len(opts.Levels)-1 {
+			opts.Levels[i].FilterPolicy = pebble.NoFilterPolicy
+		}
 		opts.Levels[i].IndexBlockSize = 256 << 10
 	}
 	for i := range opts.TargetFileSizes {
