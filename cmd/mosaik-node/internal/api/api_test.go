@@ -520,6 +520,8 @@ func TestClientReadsTheSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// A remote source serves commits and not the rows behind them.
+		want.States = false
 		if have, err := replay.Audit(n.ctx, source, replay.AuditOptions{}); err != nil || have != want {
 			t.Errorf("group %s: %+v %v, want %+v", g.Name, have, err, want)
 		}
