@@ -18,6 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/engine/cluster"
+	"github.com/mosaik-engine/mosaik/engine/inproc"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 )
@@ -403,7 +405,7 @@ func TestTransfersConserve(t *testing.T) {
 					from, to = right, left
 				}
 				for range 20 {
-					err := move(ctx, g, from, to, strconv.Itoa(rng.IntN(keys)), strconv.Itoa(rng.IntN(keys)), 1+rng.IntN(5))
+					_, err := move(ctx, g, from, to, strconv.Itoa(rng.IntN(keys)), strconv.Itoa(rng.IntN(keys)), 1+rng.IntN(5))
 					mu.Lock()
 					switch {
 					case errors.Is(err, log.ErrConflict):
@@ -444,8 +446,131 @@ func TestTransfersConserve(t *testing.T) {
 	})
 }
 
+// TestPowerCutsInTransactions cuts the power of three nodes while transactions
+// move amounts between two maps: each of them must be in the views whole or not
+// at all, on every replica, and what was acknowledged must be there.
+func TestPowerCutsInTransactions(t *testing.T) {
+	ctx := testContext(t)
+	rng := rand.New(rand.NewPCG(5, 5))
+	disks := make([]*vfs.MemFS, 3)
+	for i := range disks {
+		disks[i] = vfs.NewCrashableMem()
+	}
+	left, right := log.MapDef[string, int]{Name: "left"}, log.MapDef[string, int]{Name: "right"}
+	const amount, keys = 100, 3
+	sum := func(g *engine.Group, at log.Consistency) (sum int) {
+		for _, def := range []log.MapDef[string, int]{left, right} {
+			r, err := def.Reader(g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			view, err := r.View(ctx, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range list(t, view.All()) {
+				sum += e.Value
+			}
+		}
+		return sum
+	}
+	var acknowledged []log.Pointer
+	for round := range 3 {
+		network := inproc.New(inproc.Options{})
+		c, err := cluster.Open(cluster.Options{Nodes: 3, Dir: "cluster", Network: network,
+			Configure: func(i int, o *engine.Options) { *o = with(smallBuffers(disks[i]), o) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		sameHeads(t, ctx, c)
+		for i := range 3 {
+			g := c.Node(i).Groups()[0]
+			if round > 0 {
+				if now := sum(g, log.Stale()); now != 2*keys*amount {
+					t.Fatalf("round %d, node %d: the sum is %d", round, i, now)
+				}
+				if _, err := c.Node(i).Check(ctx, nil); err != nil {
+					t.Fatalf("round %d, node %d: %v", round, i, err)
+				}
+			}
+			for _, p := range acknowledged {
+				if err := g.WaitFor(ctx, p); err != nil {
+					t.Fatalf("round %d, node %d: acknowledged %v: %v", round, i, p, err)
+				}
+			}
+		}
+		if round == 0 {
+			txn := log.NewTxn(c.Node(0).Groups()[0])
+			for k := range keys {
+				left.In(txn).Insert(strconv.Itoa(k), amount)
+				right.In(txn).Insert(strconv.Itoa(k), amount)
+			}
+			if _, err := txn.Commit(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var moved []log.Pointer
+		cut, stop := context.WithCancel(ctx)
+		enough := make(chan struct{})
+		until := 50 + rng.IntN(200)
+		for w := range 6 {
+			wg.Go(func() {
+				rng := rand.New(rand.NewPCG(uint64(round), uint64(w)))
+				from, to := left, right
+				if w%2 == 1 {
+					from, to = right, left
+				}
+				for cut.Err() == nil {
+					p, err := move(cut, c.Node(w % 3).Groups()[0], from, to, strconv.Itoa(rng.IntN(keys)), strconv.Itoa(rng.IntN(keys)), 1+rng.IntN(5))
+					if err != nil {
+						continue
+					}
+					mu.Lock()
+					if moved = append(moved, p); len(moved) == until {
+						close(enough)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			t.Fatal("too little is acknowledged")
+		}
+		mu.Lock()
+		acknowledged = append(acknowledged, moved...)
+		mu.Unlock()
+		for i := range 3 { // so that nothing is said after a disk is taken that it does not hold
+			network.Isolate(c.Address(i))
+		}
+		clones := make([]*vfs.MemFS, 3)
+		for i := range disks {
+			clones[i] = disks[i].CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+		}
+		stop()
+		wg.Wait()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		disks = clones
+	}
+	t.Logf("%d acknowledged transactions", len(acknowledged))
+}
+
+// with returns o with what a cluster fills in.
+func with(o, filled *engine.Options) engine.Options {
+	o.Peer, o.Members, o.Transport = filled.Peer, filled.Members, filled.Transport
+	return *o
+}
+
 // move moves an amount if nobody else touches the two entries meanwhile.
-func move(ctx context.Context, g *engine.Group, from, to log.MapDef[string, int], a, b string, amount int) error {
+func move(ctx context.Context, g *engine.Group, from, to log.MapDef[string, int], a, b string, amount int) (log.Pointer, error) {
 	entry := func(def log.MapDef[string, int], k string) (log.Entry[string, int], error) {
 		r, err := def.Reader(g)
 		if err != nil {
@@ -460,11 +585,11 @@ func move(ctx context.Context, g *engine.Group, from, to log.MapDef[string, int]
 	}
 	source, err := entry(from, a)
 	if err != nil {
-		return err
+		return log.Pointer{}, err
 	}
 	target, err := entry(to, b)
 	if err != nil {
-		return err
+		return log.Pointer{}, err
 	}
 	txn := log.NewTxn(g)
 	out, in := from.In(txn), to.In(txn)
@@ -472,8 +597,7 @@ func move(ctx context.Context, g *engine.Group, from, to log.MapDef[string, int]
 	in.ExpectValue(b, target.Value)
 	out.Insert(a, source.Value-amount)
 	in.Insert(b, target.Value+amount)
-	_, err = txn.Commit(ctx)
-	return err
+	return txn.Commit(ctx)
 }
 
 // TestTransactionsRefused: keys that no machine folds, and the engine's own, take

@@ -99,6 +99,13 @@ type Outcome struct {
 	Results [][]byte
 }
 
+// What a guard record holds at most beside the rows and values of its
+// conditions, and beside the conditions.
+const (
+	maxConditionOverhead = identity.Size + 1 + binary.MaxVarintLen32 + binary.MaxVarintLen64
+	maxGuardOverhead     = 1 + 2*binary.MaxVarintLen32
+)
+
 // Validate reports what no group would take. The error wraps ErrTransaction or
 // ErrOversize.
 func (t *Transaction) Validate() error {
@@ -110,7 +117,7 @@ func (t *Transaction) Validate() error {
 	case len(t.Conditions) > MaxConditions:
 		return fmt.Errorf("%w: %d conditions, at most %d are allowed", ErrTransaction, len(t.Conditions), MaxConditions)
 	}
-	size := 0
+	size := maxGuardOverhead
 	for i := range t.Conditions {
 		c := &t.Conditions[i]
 		if c.Kind < RowAbsent || c.Kind > RowVersion {
@@ -119,7 +126,7 @@ func (t *Transaction) Validate() error {
 		if len(c.Row) > MaxRowKey {
 			return fmt.Errorf("%w: the row of condition %d has %d bytes, at most %d are allowed", ErrOversize, i, len(c.Row), MaxRowKey)
 		}
-		size += len(c.Row) + len(c.Value)
+		size += maxConditionOverhead + len(c.Row) + len(c.Value)
 	}
 	for i := range t.Commands {
 		if t.Commands[i].Key.IsZero() {

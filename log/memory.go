@@ -25,8 +25,7 @@ type Memory struct {
 
 	mu struct {
 		sync.Mutex
-		fold    *Fold
-		views   memoryRows
+		views   *Views
 		closed  bool
 		now     func() time.Time
 		head    Head
@@ -52,12 +51,11 @@ func (p memoryPart) last() uint64 { return p.first + uint64(p.count) - 1 }
 // one signature are a bug, and panic.
 func NewMemory(group identity.ID, machines ...Machine) *Memory {
 	m := &Memory{group: group}
-	m.mu.views = newMemoryRows()
-	fold, err := NewFold(&m.mu.views, machines...)
+	views, err := NewViews(machines...)
 	if err != nil {
 		panic(err) // invariant: signatures are the program's own, and distinct
 	}
-	m.mu.fold = fold
+	m.mu.views = views
 	m.mu.now = time.Now
 	m.mu.keys = map[identity.ID][]memoryPart{}
 	m.mu.changed = make(chan struct{})
@@ -110,7 +108,7 @@ func (m *Memory) AppendAsync(ctx context.Context, key identity.ID, payloads ...[
 	}
 	if err == nil && key == DirectoryKey() {
 		for _, p := range payloads {
-			_, bad := m.mu.fold.CheckRegistration(p) // no lock: it reads what never changes
+			_, bad := m.mu.views.fold.CheckRegistration(p) // no lock: it reads what never changes
 			err = errors.Join(err, bad)
 		}
 	}
@@ -185,9 +183,10 @@ func (m *Memory) commitRuns(runs []memoryRun) (pointers []Pointer, results [][][
 		header.Records += uint32(part.count)
 	}
 	header.Body = Sum(body)
-	if results, err = m.foldBody(&header, body); err != nil {
+	if results, err = m.mu.views.foldBody(header.Number, header.Time, body, m.mu.views.rows.add); err != nil {
 		return nil, nil, err
 	}
+	header.State = m.mu.views.State()
 	commit := Commit{Header: header, Body: body, Digest: header.Digest()}
 	for i := range pointers {
 		pointers[i].Digest = commit.Digest
@@ -197,23 +196,6 @@ func (m *Memory) commitRuns(runs []memoryRun) (pointers []Pointer, results [][][
 	close(m.mu.changed)
 	m.mu.changed = make(chan struct{})
 	return pointers, results, nil
-}
-
-// foldBody folds a body into the views and fills in the header's state.
-// REQUIRES: mu.
-func (m *Memory) foldBody(h *Header, body []byte) (results [][][]byte, err error) {
-	f := m.mu.fold
-	f.Begin(h.Number, h.Time)
-	results, err = f.body(body)
-	if err != nil {
-		return nil, err
-	}
-	for e := range f.End() {
-		m.mu.views.apply(e, h.Number)
-	}
-	m.mu.views.commit = h.Number
-	h.State = f.Hash.Digest()
-	return results, nil
 }
 
 // Commit returns commit n, or ErrNotFound. Its body must not be changed and

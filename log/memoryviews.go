@@ -30,11 +30,22 @@ func newMemoryRows() memoryRows {
 	return memoryRows{rows: new(btree.Map[string, []memoryVersion])}
 }
 
-// apply takes over what a commit has changed.
-func (m *memoryRows) apply(e *RowEffect, commit uint64) {
+// add takes over what a commit has changed, and keeps what was there before.
+func (m *memoryRows) add(e *RowEffect, commit uint64) {
 	key := string(appendRowPrefix(nil, e.View, e.Generation)) + string(e.Key)
 	versions, _ := m.rows.Get(key)
 	m.rows.Set(key, append(slices.Clip(versions), memoryVersion{commit, e.New, e.Exists}))
+}
+
+// replace takes over what a commit has changed, in place of what was there
+// before. Rows of a generation that has ended stay: the state covers them.
+func (m *memoryRows) replace(e *RowEffect, commit uint64) {
+	key := string(appendRowPrefix(nil, e.View, e.Generation)) + string(e.Key)
+	if e.Exists {
+		m.rows.Set(key, []memoryVersion{{commit, e.New, true}})
+	} else {
+		m.rows.Delete(key)
+	}
 }
 
 // Rows implements Base.
@@ -128,7 +139,7 @@ func (m *Memory) View(ctx context.Context, key identity.ID, c Consistency) (View
 	if commit > m.mu.head.Number {
 		return nil, fmt.Errorf("%w: commit %d, the head is %d", ErrNotFound, commit, m.mu.head.Number)
 	}
-	return m.mu.fold.After(m.mu.views.at(commit), commit).ViewOf(key)
+	return m.mu.views.fold.After(m.mu.views.rows.at(commit), commit).ViewOf(key)
 }
 
 // Views returns the views as of a commit and, to fold the commits from the first
@@ -136,8 +147,8 @@ func (m *Memory) View(ctx context.Context, key identity.ID, c Consistency) (View
 func (m *Memory) Views(commit uint64) (Base, *Fold) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	base := m.mu.views.at(commit)
-	return base, m.mu.fold.After(base, commit)
+	base := m.mu.views.rows.at(commit)
+	return base, m.mu.views.fold.After(base, commit)
 }
 
 // WaitFor implements Store. It does not wait: what was acknowledged is here.
@@ -201,6 +212,6 @@ func (m *Memory) changes(key identity.ID, n uint64) (_ Changes, touched bool, ch
 	if err != nil {
 		return Changes{}, false, nil, err
 	}
-	changes, touched, err := m.mu.fold.After(m.mu.views.at(n-1), n-1).Replay(&c, key)
+	changes, touched, err := m.mu.views.fold.After(m.mu.views.rows.at(n-1), n-1).Replay(&c, key)
 	return changes, touched, nil, err
 }

@@ -188,8 +188,7 @@ func (a *auditor) checkState(c *log.Commit) error {
 		return located(err, a.chain.group, c.Header.Number)
 	}
 	if state != c.Header.State {
-		return &log.CorruptionError{Group: a.chain.group, Commit: c.Header.Number,
-			Err: fmt.Errorf("%w: the header has %s, folding the log comes to %s", errState, c.Header.State, state)}
+		return stateError(c, state)
 	}
 	return nil
 }

@@ -389,6 +389,27 @@ func TestAuditStates(t *testing.T) {
 		t.Fatalf("from the middle: %+v, %v", report, err)
 	}
 	const bad = 9
+	for n := uint64(1); n <= m.Head().Number; n++ { // anew, from the log alone, up to each commit
+		views, err := replay.Views(t.Context(), m, n, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := m.Commit(n)
+		if err != nil || views.State() != c.Header.State || views.Commit() != n {
+			t.Fatalf("folded up to %d: %s at %d, %v", n, views.State(), views.Commit(), err)
+		}
+		folded, err := views.View(numbers.Key())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := m.View(t.Context(), numbers.Key(), log.AsOf(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := rowsOf(t, folded), rowsOf(t, stored); !slices.Equal(got, want) {
+			t.Fatalf("folded up to %d: %v, want %v", n, got, want)
+		}
+	}
 	forged := &forgedState{Memory: m}
 	var prev log.Digest
 	for c, err := range m.Commits(t.Context(), 1, 0) {
@@ -407,6 +428,24 @@ func TestAuditStates(t *testing.T) {
 	if _, err := replay.Audit(t.Context(), forged, replay.AuditOptions{}); !errors.As(err, &damaged) || damaged.Commit != bad || !strings.Contains(err.Error(), "state of the views") {
 		t.Errorf("a forged state in commit %d: %v", bad, err)
 	}
+	damaged = nil
+	if _, err := replay.Views(t.Context(), forged, 0, nil); !errors.As(err, &damaged) || damaged.Commit != bad {
+		t.Errorf("a forged state in commit %d, folded anew: %v", bad, err)
+	}
+	if _, err := replay.Views(t.Context(), forged, bad-1, nil); err != nil {
+		t.Errorf("up to the commit before: %v", err)
+	}
+}
+
+func rowsOf(t *testing.T, v log.View) (rows []string) {
+	t.Helper()
+	for row, err := range v.Scan(log.Range{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, fmt.Sprintf("%x=%x by %d", row.Key, row.Value, row.Commit))
+	}
+	return rows
 }
 
 // forgedState is a log with other headers, chained again.

@@ -12,6 +12,7 @@
 //	commits.go  Commits: a range, checked while it is read; Digest of a range
 //	audit.go    Audit: everything that can be checked, and the first bad commit
 //	fold.go     Fold and FoldKey
+//	views.go    Views: the collections, folded anew from the log alone
 //	compare.go  Diverge and Compare: two sources of one group
 //	pointer.go  VerifyPointer and Extract: evidence, offline
 //

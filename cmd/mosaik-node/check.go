@@ -24,7 +24,9 @@ What is wrong ends it with exit code 12 and the place: file, offset, group, comm
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return of.with(cmd, g, func(ctx context.Context, s store) error {
-				report, err := s.Check(ctx, nil)
+				screen := newScreen(g.err)
+				report, err := s.Check(ctx, screen.progress("commits"))
+				screen.clear()
 				if err != nil {
 					return err
 				}

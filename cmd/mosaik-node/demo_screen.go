@@ -69,6 +69,16 @@ func (s *screen) note(text string) {
 	}
 }
 
+// progress returns what shows how much of something is done, for work that can
+// take long; done and total count what.
+func (s *screen) progress(what string) func(done, total uint64) {
+	return func(done, total uint64) {
+		if done < total {
+			s.live(float64(done)/float64(total), fmt.Sprintf("%d of %d %s", done, total, what))
+		}
+	}
+}
+
 // draw replaces the live line.
 func (s *screen) draw(line string) {
 	fmt.Fprintf(s.w, "\r%s\x1b[K", line)

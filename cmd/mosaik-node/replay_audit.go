@@ -29,6 +29,9 @@ everything anew: each commit hashes to what it says and follows from the one
 before, bodies decode to their last byte, the seqs of every stream are dense, the
 clock does not run backwards, and the end is the head the node serves.
 
+Where the store is at hand (--dir), it also folds the log from the first commit on
+and compares the collections with every header; of a node, replay fold does.
+
 The range digest it prints is equal on two nodes if and only if their bytes are.
 The first bad commit ends it with exit code 12 and a message that says where.
 
@@ -84,7 +87,9 @@ func audit(ctx context.Context, g *globals, s store, group string, from, to uint
 	if err != nil {
 		return err
 	}
-	report, err := replay.Audit(ctx, source, replay.AuditOptions{From: from, To: to})
+	screen := newScreen(g.err)
+	report, err := replay.Audit(ctx, source, replay.AuditOptions{From: from, To: to, Progress: screen.progress("commits of group " + group)})
+	screen.clear()
 	var corrupt *log.CorruptionError
 	if err != nil && !errors.As(err, &corrupt) {
 		return fmt.Errorf("audit group %s: %w", group, err)

@@ -96,7 +96,7 @@ record in it. Every write returns one.`,
 			newPointerVerifyCmd(g)),
 		newNounCmd("replay", "Read history again", `Replaying goes through the commits of a group in their order, checks each against
 itself and the one before, and gives what they hold.`,
-			newReplayAuditCmd(g), newReplayRunCmd(g)),
+			newReplayAuditCmd(g), newReplayFoldCmd(g), newReplayRunCmd(g)),
 		newQueueCmd(g),
 		newServeCmd(g),
 		newSetCmd(g),

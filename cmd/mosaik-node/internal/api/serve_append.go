@@ -48,7 +48,9 @@ func (s *Server) serveAppend(w http.ResponseWriter, r *http.Request) error {
 	// Without this a body of which something is left, if only its end, makes the
 	// server panic in full duplex: https://go.dev/issue/68560.
 	defer r.Body.Close()
-	body := &requestReader{body: http.MaxBytesReader(w, r.Body, s.opts.MaxBody), rc: rc, stall: s.opts.Stall}
+	// Without w, which it would write to from the goroutine that reads, while another
+	// one sends answers.
+	body := &requestReader{body: http.MaxBytesReader(nil, r.Body, s.opts.MaxBody), rc: rc, stall: s.opts.Stall}
 	out := s.newResponse(w, typeNDJSON, nil)
 	// The submitter may sit in a read of the body: the end of its context must end
 	// that, too.
