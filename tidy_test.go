@@ -36,10 +36,10 @@ const module = "github.com/mosaik-engine/mosaik"
 var below = map[string][]string{
 	"identity":  {},
 	"log":       {"identity"},
-	"engine":    {"identity", "log"},
+	"engine":    {"identity", "log", "snapshot"},
 	"replay":    {"identity", "log"},
 	"tdx":       {"identity", "log"},
-	"snapshot":  {"identity", "log", "engine", "replay"},
+	"snapshot":  {"identity", "log"},
 	"network":   {"identity", "log", "engine", "replay", "snapshot"},
 	"organisms": {"identity", "log", "engine", "replay", "snapshot", "network", "tdx"},
 	"coalition": {"identity", "log", "engine", "replay", "snapshot", "network", "tdx", "organisms"},

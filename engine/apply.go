@@ -52,6 +52,13 @@ type replica struct {
 	lastRemoved atomic.Uint64         // newest commit that may have removed a row of a view
 	diverged    atomic.Pointer[error] // why the replica serves nothing; nil: it does
 
+	sealed       sealed
+	archivedTo   atomic.Uint64                          // last commit that is in the archive instead of the store
+	syncing      bool                                   // a state sync was begun and has not come to its end
+	viewsFrom    atomic.Uint64                          // the views are not known as of earlier commits
+	openArchived func(commit uint64) (*archived, error) // opens the segment that has a commit
+	indexLag     uint64                                 // bytes of bodies that an open chunk may lag behind
+
 	mu struct {
 		sync.RWMutex
 		head    log.Head   // as of the last completed update
@@ -86,6 +93,9 @@ type pendingRun struct {
 func (r *replica) update(entries []entry) error {
 	r.applying.Lock()
 	defer r.applying.Unlock()
+	if r.syncing {
+		return fmt.Errorf("mosaik: group %s: entries came before the state sync was done", r.group.Short())
+	}
 	r.batch.Reset()
 	r.pending = r.pending[:0]
 	r.closing = r.closing[:0]
@@ -356,7 +366,7 @@ func (r *replica) closeChunks() error {
 	for len(r.dirty) > 0 {
 		d := r.dirty[0]
 		if d.open() {
-			if r.state.bytes-d.bytes < indexLagBytes && r.state.number-d.base < indexLagCommits {
+			if r.state.bytes-d.bytes < r.indexLag && r.state.number-d.base < indexLagCommits {
 				break
 			}
 			if err := r.writeChunk(d.log); err != nil {

@@ -236,7 +236,7 @@ func (c *groupCheck) views(ctx context.Context) error {
 	}
 	it, err := snapshot.NewIter(&pebble.IterOptions{
 		LowerBound: appendSpace(nil, r.shard, spaceView),
-		UpperBound: appendSpace(nil, r.shard, spaceEnd),
+		UpperBound: appendSpace(nil, r.shard, spaceHistory+1),
 	})
 	if err != nil {
 		return r.corrupt(0, err)

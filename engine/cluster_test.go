@@ -113,7 +113,7 @@ func lag(t *testing.T) {
 	ctx := testContext(t)
 	fetched := make(chan uint64, 16)
 	o := &engine.Options{RaftLogBytes: 1 << 20, MemTableBytes: 1 << 20}
-	o.Events.StateFetched = func(_ string, commit uint64) { fetched <- commit }
+	o.Events.StateFetched = func(_ string, r engine.SyncReport) { fetched <- r.Commit }
 	trimmed := make(chan struct{}, 1024)
 	o.Events.BackgroundError = func(err error) { t.Error(err) }
 	o.Events.Trimmed = func(string, uint64) { trimmed <- struct{}{} }

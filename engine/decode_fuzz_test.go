@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"reflect"
@@ -129,17 +128,22 @@ func FuzzReceipt(f *testing.F) {
 	})
 }
 
-// FuzzRows reads the rows of a sent state until the end mark or an error.
-func FuzzRows(f *testing.F) {
+// FuzzOffer reads an offer of state until its end or an error.
+func FuzzOffer(f *testing.F) {
+	row := (&state{}).appendTo(nil)
+	f.Add(append(append([]byte{offerVersion, byte(len(row))}, row...), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
 	f.Fuzz(func(t *testing.T, sent []byte) {
-		rd := bufio.NewReader(bytes.NewReader(sent))
-		size := 0
+		o, err := readOffer(bytes.NewReader(sent))
+		if err != nil {
+			return
+		}
+		size := len(o.segments)
 		for {
-			key, value, err := readRow(rd)
-			if err != nil || key == nil {
+			row, err := o.row()
+			if err != nil || len(row) == 0 {
 				return
 			}
-			if size += len(key) + len(value); size > len(sent) {
+			if size += len(row); size > len(sent) {
 				t.Fatalf("%d bytes hold rows of %d", len(sent), size)
 			}
 		}

@@ -37,6 +37,8 @@
 //
 //	writer.runSlot       Options.InFlight per group: one batch each through Raft
 //	Group.runWitness     one per group: commits this replica's votes on digests
+//	Group.runSeal        one per group: seals segments, keeps their shards, archives
+//	runWrite             one while a segment is coded: its bytes, into a pipe
 //	Engine.runTrim       one: lets the Raft log forget what the store has
 //	Engine.runYield      one, on a node that does not want to lead: hands the lead over
 //	Engine.runDrain      one, during Close: waits for the writers
@@ -51,6 +53,8 @@
 //	writer.submit     proposals leave in order; held while waiting for a batch
 //	writer.mu         the open batch; never held during IO
 //	replica.applying  held while entries are applied, and while views are built anew
+//	served.mu         held while an object is coded for members that ask
+//	sealed.mu         what is known of segments
 //	replica.mu        what scanners see; never held during IO
 //	raftHost.mu       held for reading during the library's short calls
 //	leaderWatch.mu    who waits for another leader

@@ -15,10 +15,12 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/time/rate"
 
 	"github.com/mosaik-engine/mosaik/engine/raftlog"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Engine is one node's open store with its groups. Its methods may be called
@@ -40,6 +42,9 @@ type Engine struct {
 	done    chan struct{} // closed when readers must let go
 	wg      sync.WaitGroup
 	cancel  context.CancelFunc
+	// background ends with the engine; what is done for no caller runs under it.
+	background context.Context
+	serving    *rate.Limiter // of what is sent to members that ask for shards
 
 	mu struct {
 		sync.Mutex
@@ -73,6 +78,8 @@ func Open(dir string, opts *Options) (*Engine, error) {
 	}
 	e := &Engine{dir: dir, opts: o, stop: make(chan struct{}), expired: make(chan struct{}), done: make(chan struct{}), byName: make(map[string]*Group)}
 	e.mu.idle = make(chan struct{})
+	e.background, e.cancel = context.WithCancel(context.Background())
+	e.serving = rate.NewLimiter(rate.Limit(o.ServeBytesPerSecond), max(int(o.ServeBytesPerSecond), snapshot.MaxCells*snapshot.CellBytes))
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.shutdown())
 	}
@@ -96,6 +103,9 @@ func (e *Engine) open() error {
 	}
 	e.unlock = unlock
 	if err := e.openStoreFile(); err != nil {
+		return err
+	}
+	if err := makeDir(o.FS, o.FS.PathJoin(e.dir, archiveDirName)); err != nil {
 		return err
 	}
 	sizes := sizesFor(o, e.dir)
@@ -211,7 +221,7 @@ func renameHost(o *Options, dir, from, to string) error {
 
 // addGroup loads what the store has of a group.
 func (e *Engine) addGroup(name string) error {
-	id := groupID(name, e.opts.Members)
+	id := groupID(name, e.opts.Members, e.opts.SegmentBytes)
 	g := &Group{engine: e, name: name, id: id, shard: shardOf(id), self: uint64(slices.Index(e.opts.Members, e.opts.Peer) + 1)}
 	for _, other := range e.groups {
 		if other.shard == g.shard {
@@ -223,7 +233,8 @@ func (e *Engine) addGroup(name string) error {
 		return err
 	}
 	g.replica = r
-	r.onDiverged = g.divergedNow
+	r.onDiverged, r.openArchived = g.divergedNow, g.openArchived
+	r.indexLag = min(indexLagBytes, 2*uint64(e.opts.SegmentBytes)) // or little could be archived
 	if err := r.finishRefold(); err != nil {
 		return err
 	}
@@ -275,13 +286,13 @@ func (e *Engine) start() error {
 		}
 		g.writer.start()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	e.cancel = cancel
-	e.wg.Add(2 + len(e.groups))
+	ctx := e.background
+	e.wg.Add(2 + 2*len(e.groups))
 	go e.space.runSpaceWatch(ctx, e.wg.Done)
 	go e.runTrim(ctx)
 	for _, g := range e.groups {
 		go g.runWitness(ctx, e.wg.Done)
+		go g.runSeal(ctx, e.wg.Done)
 	}
 	if e.opts.Preference != Normal && len(e.opts.Members) > 1 {
 		e.wg.Add(1)

@@ -28,6 +28,12 @@ func (g *Group) PlantRow(key identity.ID, row, value []byte) error {
 	return r.db.Set(at, value, pebble.NoSync)
 }
 
+// MarkDiverged has the group diverged when the node is opened again.
+func (g *Group) MarkDiverged() error {
+	mark := binary.LittleEndian.AppendUint64(nil, 1)
+	return g.replica.db.Set(appendMetaKey(nil, g.shard, metaDiverged), append(mark, make([]byte, 32)...), pebble.NoSync)
+}
+
 // RawRow looks a row of a view up in the store, and nothing more.
 func (g *Group) RawRow(key identity.ID, row []byte) error {
 	r := g.replica

@@ -22,6 +22,7 @@ import (
 	"github.com/mosaik-engine/mosaik/engine/raftlog"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // This file holds docs/format/store.md and the code together, and tries what
@@ -182,7 +183,7 @@ func TestDocumentedDirectory(t *testing.T) {
 	if !slices.Equal(have, documented) {
 		t.Errorf("a store has %v, the document %v", have, documented)
 	}
-	code := []string{storeFileName, lockFileName, sealFileName, storeDirName, raftDirName, hostDirName}
+	code := []string{storeFileName, lockFileName, sealFileName, storeDirName, raftDirName, hostDirName, archiveDirName}
 	slices.Sort(code)
 	if !slices.Equal(code, documented) {
 		t.Errorf("the code has %v, the document %v", code, documented)
@@ -242,9 +243,10 @@ func TestDocumentedKeys(t *testing.T) {
 		// Of the rows whose keys differ in size, those of the empty row key.
 		"view":    {spaceView, appendViewKey(nil, shard, 0x51525354, 0x55565758, nil), unhex(t, "51525354 55565758")},
 		"history": {spaceHistory, binary.BigEndian.AppendUint64(appendHistoryPrefix(nil, shard, 0x51525354, 0x55565758, nil), 0x6162636465666768), unhex(t, "51525354 55565758 0001 6162636465666768")},
+		"segment": {spaceSegment, appendSegmentKey(nil, shard, 0x7172737475767778), unhex(t, "7172737475767778")},
 	}
 	sizes := map[string]int{"meta": spaceSize, "key": spaceSize + identity.Size, "index": indexKeySize, "commit": commitKeySize,
-		"view": viewPrefixSize, "history": viewPrefixSize + 2 + 8}
+		"view": viewPrefixSize, "history": viewPrefixSize + 2 + 8, "segment": spaceSize + 8}
 	for _, cells := range rows(t, "## Keys") {
 		name := cells[1]
 		s, known := samples[name]
@@ -264,7 +266,7 @@ func TestDocumentedKeys(t *testing.T) {
 	if len(samples) != 0 {
 		t.Errorf("the document lacks %v", samples)
 	}
-	if spaceEnd != spaceHistory+1 {
+	if spaceEnd != spaceSegment+1 {
 		t.Errorf("there is a space that the document does not tell of: %d", spaceEnd)
 	}
 	if number, piece := decodeCommitKey(appendCommitKey(nil, shard, 7, 9)); number != 7 || piece != 9 {
@@ -372,8 +374,7 @@ func TestDocumentedLimits(t *testing.T) {
 		"index lag commits":        indexLagCommits,
 		"proposer window":          proposerWindow,
 		"proposers of a group":     maxProposers,
-		"largest row key":          maxRowKey,
-		"largest row value":        maxRowValue,
+		"offer version":            offerVersion,
 	})
 }
 
@@ -392,11 +393,11 @@ func TestDocumentedGroupID(t *testing.T) {
 		t.Errorf("the document has the signatures %v", table)
 	}
 	members := []identity.PeerID{{1}, {2}}
-	id := groupID("prices", members)
+	id := groupID("prices", members, snapshot.SegmentBytes)
 	if got, want := strings.TrimSpace(fence(t, "## Group", "id")), fmt.Sprintf("%s %016x", id, shardOf(id)); got != want {
 		t.Errorf("the document's group is %s, want %s", got, want)
 	}
-	if id == groupID("prices", []identity.PeerID{{2}, {1}}) || id == groupID("price", members) || id == groupID("prices", members[:1]) {
+	if id == groupID("prices", []identity.PeerID{{2}, {1}}, snapshot.SegmentBytes) || id == groupID("price", members, snapshot.SegmentBytes) || id == groupID("prices", members[:1], snapshot.SegmentBytes) {
 		t.Error("different groups have one id")
 	}
 	if shardOf(identity.ID{}) != 1 {
@@ -408,7 +409,7 @@ func TestDocumentedGroupID(t *testing.T) {
 // that is in it then with the document's example.
 func TestDocumentedRows(t *testing.T) {
 	r := newTestReplica(t, 1)
-	r.group = groupID("prices", []identity.PeerID{{1}, {2}})
+	r.group = groupID("prices", []identity.PeerID{{1}, {2}}, snapshot.SegmentBytes)
 	r.shard = shardOf(r.group)
 	price, note := identity.NewID("oracle.price"), identity.NewID("notes")
 	apply := func(index uint64, p proposal, body []byte) {
@@ -599,12 +600,12 @@ func TestNewerStoreFormat(t *testing.T) {
 	fs := vfs.NewMem()
 	nodeWith(t, fs, 5)
 	good := storeFileOf(t, fs)
-	later := strings.Replace(good, "\nformat 2\n", "\nformat 3\n", 1)
+	later := strings.Replace(good, "\nformat 3\n", "\nformat 4\n", 1)
 	for name, text := range map[string]string{
 		"with its sum":                     summed(later),
 		"with another kind of sum":         later,
-		"with lines of its own":            "mosaik store\nformat 3\ncompressed yes\n",
-		"much later, as far as we can see": strings.Replace(good, "\nformat 2\n", "\nformat 100000\n", 1),
+		"with lines of its own":            "mosaik store\nformat 4\ncompressed yes\n",
+		"much later, as far as we can see": strings.Replace(good, "\nformat 3\n", "\nformat 100000\n", 1),
 	} {
 		setStoreFile(t, fs, text)
 		before := contentsOf(t, fs, nodeDir)
@@ -649,8 +650,8 @@ func TestDamagedStoreFile(t *testing.T) {
 	}
 	// With a proper sum it is the lines that must make sense.
 	for _, change := range [][2]string{
-		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 2", "\nformat 1"}, {"\nformat 2", "\nformat 0"},
-		{"\nformat 2", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
+		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 3", "\nformat 1"}, {"\nformat 3", "\nformat 0"},
+		{"\nformat 3", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
 		{"mosaik store", "mosaic store"},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Group is one Raft group as this node sees it: a log of commits, agreed on by
@@ -29,6 +30,7 @@ type Group struct {
 	host      *raftHost
 	replica   *replica
 	writer    *writer
+	served    served
 }
 
 var _ log.GroupStore = (*Group)(nil)
@@ -45,7 +47,7 @@ func (g *Group) ID() identity.ID { return g.id }
 const (
 	consensusSignature = "mosaik.consensus.raft.v1"
 	machineSignature   = "mosaik.machine.log.v2"
-	syncSignature      = "mosaik.sync.rows.v1"
+	syncSignature      = "mosaik.sync.segments.v1"
 )
 
 // groupID folds everything the members must agree on into the group's id:
@@ -54,17 +56,22 @@ const (
 //	consensus = H(signature || u32 n || each founder's 32 bytes)
 //	id        = key.Hashed().Derive(consensus).Derive(machine).Derive(state sync)
 //
-// Founders are folded in their order, so two halves of a split network can never
+// State sync is the hash of its signature, and of the size of segments if that is
+// not the default one. // Founders are folded in their order, so two halves of a split network can never
 // found the same group twice.
-func groupID(name string, members []identity.PeerID) identity.ID {
+func groupID(name string, members []identity.PeerID, segmentBytes int64) identity.ID {
 	parts := [][]byte{[]byte(consensusSignature), binary.LittleEndian.AppendUint32(nil, uint32(len(members)))}
 	for i := range members {
 		parts = append(parts, members[i][:])
 	}
+	sync := identity.NewID(syncSignature)
+	if segmentBytes != snapshot.SegmentBytes {
+		sync = identity.FromParts([]byte(syncSignature), binary.LittleEndian.AppendUint64(nil, uint64(segmentBytes)))
+	}
 	return identity.NewID("mosaik.group.v1").Derive(name).Hashed().
 		DeriveID(identity.FromParts(parts...)).
 		DeriveID(identity.NewID(machineSignature)).
-		DeriveID(identity.NewID(syncSignature))
+		DeriveID(sync)
 }
 
 // spreadName returns the name of the i-th of the groups keys are spread over.
@@ -156,13 +163,6 @@ func (g *Group) Status() Status {
 	s.Diverged = r.divergence()
 	s.Records, s.Bytes, s.Applied = r.mu.total.records, r.mu.total.bytes, r.mu.total.applied
 	return s
-}
-
-// stateFetched reports that the replica took over another member's state.
-func (g *Group) stateFetched() {
-	head := g.Head()
-	g.engine.opts.Logger.Info("took over the state of another member", "group", g.name, "commit", head.Number)
-	g.engine.opts.Events.StateFetched(g.name, head.Number)
 }
 
 // pause waits for d, or less if the engine is closing.

@@ -19,6 +19,7 @@ import (
 //	          4 commit  commit number 8, piece 2 -> part of header || body (package log)
 //	          5 view    view 4, generation 4, row -> newest version of a row (views.go)
 //	          6 history view 4, generation 4, row, commit 8 -> an older one
+//	          7 segment number 8                -> manifest of a sealed segment (segments.go)
 //
 // A commit is stored in pieces of pieceBytes, the last one shorter: who wants one
 // record of a large commit reads the first piece, for the header, and the one
@@ -30,7 +31,8 @@ const (
 	spaceCommit  = 4
 	spaceView    = 5
 	spaceHistory = 6
-	spaceEnd     = 7 // first space not in use
+	spaceSegment = 7
+	spaceEnd     = 8 // first space not in use
 )
 
 const (
@@ -44,6 +46,10 @@ const (
 	metaStateHash = 1 // log.StateHash of the group's views
 	metaDiverged  = 2 // commit 8 | digest 32: what the majority has, while this replica has not
 	metaRefolding = 3 // empty: the views are being built anew
+	metaSegments  = 4 // how far the log of segments is taken in (segments.go)
+	metaPins      = 5 // commits that are not to be archived
+	metaSyncing   = 6 // a state sync is under way (sync.go)
+	metaViewsFrom = 7 // commit 8: the views are not known as of earlier ones
 )
 
 func appendMetaKey(dst []byte, shard uint64, row byte) []byte {

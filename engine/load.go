@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -15,6 +16,7 @@ import (
 // it finds again in the commits from the state's horizon on.
 func newReplica(db *pebble.DB, shard uint64, group identity.ID, self uint64, voters int, machines []log.Machine) (*replica, error) {
 	r := &replica{db: db, shard: shard, group: group, self: self, batch: db.NewBatch(), witness: newWitness(voters)}
+	r.indexLag = indexLagBytes
 	fold, err := log.NewFold(storedRows{r}, machines...)
 	if err != nil {
 		return nil, errors.Join(err, r.batch.Close())
@@ -45,12 +47,29 @@ func (r *replica) load() error {
 		return fail(err)
 	}
 	r.lastRemoved.Store(s.number) // not known any more
+	mark, err := r.metaRow(metaSyncing)
+	if err != nil {
+		return fail(err)
+	}
+	r.syncing = mark != nil
+	from, err := r.metaRow(metaViewsFrom)
+	if err != nil {
+		return fail(err)
+	}
+	r.viewsFrom.Store(0)
+	if len(from) == 8 {
+		r.viewsFrom.Store(binary.LittleEndian.Uint64(from))
+	}
 	r.stored, r.recent = s.number, [recentDigests]recentDigest{}
+	if err := r.loadSealed(r.witness.voters); err != nil {
+		return fail(err)
+	}
 	r.mu.Lock()
 	r.mu.logs = logs
 	r.mu.head, r.mu.state = s.head(), r.stateDigest
 	r.mu.total = s.total()
 	r.mu.epoch = s.epochOf(r.self)
+	r.mu.fetching = r.mu.fetching || r.syncing // until the sync is done
 	r.mu.Unlock()
 	if !exists {
 		// Rows without a state row are what a state transfer left that did not come
@@ -171,7 +190,7 @@ func (r *replica) loadTail() error {
 	if err != nil {
 		return err
 	}
-	defer c.it.Close()
+	defer c.close()
 	for ; number <= r.state.number; number++ {
 		commit, err := c.commit(number)
 		if err != nil {
@@ -196,7 +215,7 @@ func (r *replica) loadTail() error {
 		r.publish()
 	}
 	r.pending = r.pending[:0]
-	if c.it.Valid() {
+	if c.it.Valid() && !r.syncing {
 		beyond, _ := decodeCommitKey(c.it.Key())
 		return &log.CorruptionError{Group: r.group, Commit: beyond, Err: fmt.Errorf("it is in the store, but the log's head is %d", r.state.number)}
 	}

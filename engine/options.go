@@ -12,6 +12,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Errors of the engine; test with errors.Is. Those of package log (ErrClosed,
@@ -45,6 +46,10 @@ var (
 const (
 	MaxMembers = 15   // founders of a group
 	MaxGroups  = 1024 // spread and named together
+
+	// Options.SegmentBytes.
+	MinSegmentBytes = 64 << 10
+	MaxSegmentBytes = 256 << 20
 )
 
 // Preference is how much a node wants to lead the groups it is a member of.
@@ -128,6 +133,21 @@ type Options struct {
 	MemTableBytes int64
 	// CacheBytes is the size of the store's block cache. Default 64 MiB.
 	CacheBytes int64
+	// SegmentBytes is the size at which the sealed segments of a group end. It is part
+	// of the groups' ids: all members must have the same. Default 16 MiB.
+	SegmentBytes int64
+	// Retention says how much sealed history stays in the store; by default, all of
+	// it. Not kept; members may differ.
+	Retention Retention
+	// GroupRetention is for single groups, by name, instead of Retention.
+	GroupRetention map[string]Retention
+	// Peers carries requests for shards between members. Without it history that is
+	// archived cannot be read by a member of several.
+	Peers snapshot.Peers
+	// ServeBytesPerSecond bounds what this node sends to others that ask for shards, so
+	// that its own writes do not suffer. Default 256 MiB/s.
+	ServeBytesPerSecond int64
+
 	// RaftLogBytes is how much of its Raft log a group keeps for members that lag;
 	// one that lags by more fetches the state instead. Default 128 MiB.
 	RaftLogBytes int64
@@ -143,12 +163,20 @@ type EventListener struct {
 	DiskFull func(full bool, cause error)
 	// Trimmed: the group's Raft log was cut to what may still be needed.
 	Trimmed func(group string, index uint64)
-	// StateFetched: the group was too far behind for the Raft log and has taken
-	// over the state of another member, up to the given commit.
-	StateFetched func(group string, commit uint64)
+	// StateFetched: the group was too far behind for the Raft log and has brought
+	// itself up to date by a state sync.
+	StateFetched func(group string, r SyncReport)
 	// Diverged: this node's replica of the group has come to other bytes than the
 	// majority and serves nothing of it until it is refolded (Group.Refold).
 	Diverged func(group string, err error)
+	// Sealed: this node has sealed a segment, agrees with the group on it and keeps its
+	// shard.
+	Sealed func(group string, m *snapshot.Manifest)
+	// Archived: the commits of a segment have left this node's store.
+	Archived func(group string, m *snapshot.Manifest)
+	// BadShard: a member's shard of a segment could not be had or is not what the
+	// manifest says; err tells which stripe.
+	BadShard func(group string, segment uint64, member identity.PeerID, err error)
 	// BackgroundError: something failed that no caller waits for. The engine goes
 	// on, and retries what can be retried.
 	BackgroundError func(err error)
@@ -166,10 +194,19 @@ func (l *EventListener) ensureDefaults() {
 		l.Trimmed = func(string, uint64) {}
 	}
 	if l.StateFetched == nil {
-		l.StateFetched = func(string, uint64) {}
+		l.StateFetched = func(string, SyncReport) {}
 	}
 	if l.Diverged == nil {
 		l.Diverged = func(string, error) {}
+	}
+	if l.Sealed == nil {
+		l.Sealed = func(string, *snapshot.Manifest) {}
+	}
+	if l.Archived == nil {
+		l.Archived = func(string, *snapshot.Manifest) {}
+	}
+	if l.BadShard == nil {
+		l.BadShard = func(string, uint64, identity.PeerID, error) {}
 	}
 	if l.BackgroundError == nil {
 		l.BackgroundError = func(error) {}
@@ -198,6 +235,12 @@ func (o *Options) withDefaults() *Options {
 	if out.CacheBytes == 0 {
 		out.CacheBytes = 64 << 20
 	}
+	if out.SegmentBytes == 0 {
+		out.SegmentBytes = snapshot.SegmentBytes
+	}
+	if out.ServeBytesPerSecond == 0 {
+		out.ServeBytesPerSecond = 256 << 20
+	}
 	if out.RaftLogBytes == 0 {
 		out.RaftLogBytes = 128 << 20
 	}
@@ -218,6 +261,10 @@ func (o *Options) validate() error {
 		return bad("Preference: %v is none", o.Preference)
 	case o.InFlight < 0 || o.InFlight > proposerWindow:
 		return bad("InFlight: %d, the limit is %d", o.InFlight, proposerWindow)
+	case o.SegmentBytes < MinSegmentBytes || o.SegmentBytes > MaxSegmentBytes:
+		return bad("SegmentBytes: %d, %d to %d are possible", o.SegmentBytes, MinSegmentBytes, MaxSegmentBytes)
+	case o.ServeBytesPerSecond < 0, o.Retention.Segments < 0, o.Retention.Bytes < 0, o.Retention.Age < 0:
+		return bad("ServeBytesPerSecond and Retention must not be negative")
 	case o.ProposeTimeout < 0, o.CacheBytes < 0, o.MemTableBytes < 0, o.RaftLogBytes < 0:
 		return bad("ProposeTimeout, CacheBytes, MemTableBytes and RaftLogBytes must not be negative")
 	}

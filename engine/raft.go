@@ -392,18 +392,14 @@ func (m *machine) Sync() error { return m.replica.flush() }
 // PrepareSnapshot pins the state that SaveSnapshot will send.
 func (m *machine) PrepareSnapshot() (any, error) { return m.replica.db.NewSnapshot(), nil }
 
-// SaveSnapshot sends the group's state to a member that lags behind the Raft log.
+// SaveSnapshot sends an offer of the group's state to a member that lags behind the Raft log.
 func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) error {
-	return m.replica.send(pinned, w, stop)
+	return m.group.send(pinned, w, stop)
 }
 
-// RecoverFromSnapshot replaces the group's state by a sent one.
+// RecoverFromSnapshot brings the group to where an offer stands.
 func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
-	if err := m.replica.receive(r, stop); err != nil {
-		return err
-	}
-	m.group.stateFetched()
-	return nil
+	return m.group.receive(r, stop)
 }
 
 // Close has nothing to do: the engine closes the store when all groups stopped.

@@ -98,7 +98,7 @@ func (r *replica) storedCommit(n uint64) (log.Commit, error) {
 		return log.Commit{}, err
 	}
 	commit, err := c.commit(n) // the cursor's buffer goes to the caller with it
-	return commit, errors.Join(err, c.it.Close())
+	return commit, errors.Join(err, c.close())
 }
 
 // Commits yields the group's commits from..to, both included and to 0 meaning
@@ -146,6 +146,8 @@ type cursor struct {
 	buf []byte // the commit read last, or its pieces up to what was asked for
 	key []byte
 
+	archive *archived // segment that a commit was read from last; nil: none
+
 	number uint64     // commit in buf; 0: none
 	next   int        // first piece that is not in buf
 	header log.Commit // of number, without body
@@ -179,13 +181,16 @@ type groupCursor struct {
 }
 
 func (c *groupCursor) close() {
-	c.it.Close() // its error is the one commit has returned
+	c.cursor.close() // its error is the one commit has returned
 	c.g.engine.release()
 }
 
 // newCursor takes a view of the commits from number on.
-func (r *replica) newCursor(number uint64) (*cursor, error) {
-	it, err := r.db.NewIter(&pebble.IterOptions{
+func (r *replica) newCursor(number uint64) (*cursor, error) { return r.newCursorOn(r.db, number) }
+
+// newCursorOn is newCursor on the store as it was, or is.
+func (r *replica) newCursorOn(store pebble.Reader, number uint64) (*cursor, error) {
+	it, err := store.NewIter(&pebble.IterOptions{
 		LowerBound: appendCommitKey(nil, r.shard, number, 0),
 		UpperBound: appendSpace(nil, r.shard, spaceCommit+1),
 	})
@@ -194,6 +199,9 @@ func (r *replica) newCursor(number uint64) (*cursor, error) {
 	}
 	return &cursor{r: r, it: it}, nil
 }
+
+// close lets go of what the cursor reads.
+func (c *cursor) close() error { return errors.Join(c.it.Close(), c.archive.close()) }
 
 // steady returns the generation of what is published, ErrFetching while it is
 // being replaced, or log.ErrDiverged if it is not what the group has.
@@ -302,6 +310,9 @@ func (c *cursor) runAt(offset int) (log.Run, error) {
 func (c *cursor) start(n uint64) error {
 	previous := c.number
 	c.number, c.next, c.buf = 0, 0, c.buf[:0]
+	if n <= c.r.archivedTo.Load() {
+		return c.startArchived(n)
+	}
 	if valid := c.it.Valid(); !valid || previous == 0 || previous+1 != n || !c.at(n, 0) {
 		c.key = appendCommitKey(c.key[:0], c.r.shard, n, 0)
 		c.it.SeekGE(c.key)
@@ -331,6 +342,31 @@ func (c *cursor) start(n uint64) error {
 	c.header = header
 	return nil
 }
+
+// startArchived reads commit n, which is in the archive, whole.
+func (c *cursor) startArchived(n uint64) error {
+	if !c.archive.has(n) {
+		err := c.archive.close()
+		c.archive = nil
+		if err == nil {
+			c.archive, err = c.r.openArchived(n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	commit, err := c.archive.Commit(n)
+	if err != nil {
+		return err
+	}
+	c.buf = commit.AppendTo(c.buf)
+	c.number, c.next, c.header = n, allPieces, commit
+	c.header.Body = nil
+	return nil
+}
+
+// allPieces says that a commit is in the buffer whole.
+const allPieces = 1 << 16
 
 // at reports whether the iterator stands on a piece of commit n.
 func (c *cursor) at(n uint64, piece int) bool {
@@ -528,6 +564,14 @@ func (g *Group) commitAt(t int64) (uint64, error) {
 	}
 	defer g.engine.release()
 	lo, hi := uint64(1), g.Head().Number+1
+	for _, m := range g.replica.sealed.known() { // without opening what is archived
+		if m.Time < t {
+			lo = m.Last + 1
+			continue
+		}
+		hi = m.Last
+		break
+	}
 	for lo < hi {
 		mid := lo + (hi-lo)/2
 		h, err := g.replica.header(mid)
@@ -545,6 +589,14 @@ func (g *Group) commitAt(t int64) (uint64, error) {
 
 // header decodes the header of a commit without copying its body.
 func (r *replica) header(n uint64) (log.Header, error) {
+	if n <= r.archivedTo.Load() {
+		a, err := r.openArchived(n)
+		if err != nil {
+			return log.Header{}, err
+		}
+		c, err := a.Commit(n)
+		return c.Header, errors.Join(err, a.close())
+	}
 	v, closer, err := r.db.Get(appendCommitKey(nil, r.shard, n, 0))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return log.Header{}, &log.CorruptionError{Group: r.group, Commit: n, Err: errors.New("missing in the store")}

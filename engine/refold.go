@@ -151,7 +151,7 @@ func (f *refolding) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer cur.it.Close()
+	defer cur.close()
 	for n := uint64(1); n <= r.state.number; n++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -185,6 +185,7 @@ func (f *refolding) drop() error {
 	return errors.Join(
 		r.batch.Set(appendMetaKey(nil, r.shard, metaRefolding), nil, nil),
 		r.batch.Delete(appendMetaKey(nil, r.shard, metaStateHash), nil),
+		r.batch.Delete(appendMetaKey(nil, r.shard, metaViewsFrom), nil),
 		r.batch.DeleteRange(appendSpace(nil, r.shard, spaceView), appendSpace(nil, r.shard, spaceHistory+1), nil),
 		f.write(),
 	)

@@ -126,12 +126,13 @@ func openStore(dir string, o *Options, sizes sizes, cache *pebble.Cache) (_ *sto
 		}
 		return nil, fmt.Errorf("mosaik: open store %s: %w", path, err)
 	}
-	return &store{DB: db, cache: cache, fs: fs, lock: lock, dir: dir}, nil
+	return &store{DB: db, opts: opts, cache: cache, fs: fs, lock: lock, dir: dir}, nil
 }
 
 // store is an open pebble with what belongs to it.
 type store struct {
 	*pebble.DB
+	opts  *pebble.Options
 	cache *pebble.Cache
 	fs    *storeFS
 	lock  *pebble.Lock

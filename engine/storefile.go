@@ -27,7 +27,7 @@ import (
 //	sum <BLAKE3 hex of all lines above>
 const (
 	storeFileName = "MOSAIK"
-	storeFormat   = 2
+	storeFormat   = 3
 )
 
 type storeFile struct {

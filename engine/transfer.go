@@ -9,221 +9,183 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
-// A member that lags by more than the Raft log holds takes over the group's
-// state from another one: all rows of the group, in key order, as
+// A member that lags by more than the Raft log holds gets an offer from another
+// one, through the Raft library's snapshot: where the group stands, which segments
+// are sealed, and the commits after those. The segments it fetches itself, from
+// several members at once (sync.go).
 //
-//	key size uvarint | value size uvarint | key without shard | value
+//	version 1 | state row | row of segments | manifests | commits
 //
-// ended by a key of size 0 and the number of rows as 8 bytes. Package snapshot
-// will replace it by sealed segments fetched from several members at once.
-const (
-	maxRowKey   = 4 << 10 // above what a history row of the largest log.MaxRowKey takes
-	maxRowValue = 1 << 20
-	// receiveBatch bounds the memory of a receiving replica.
-	receiveBatch = 4 << 20
-)
+// A row is its size, a uvarint, and its bytes; there are as many manifests, each
+// such a row, as a uvarint before them says; a commit is a row of header and body.
+// A row of size 0 and the number of commits, 8 bytes little-endian, end it.
+// Where there are no Peers to fetch from there are no manifests, and all commits.
+const offerVersion = 1
 
-// send writes the group's rows as of the pinned snapshot.
-func (r *replica) send(pinned any, w io.Writer, stop <-chan struct{}) error {
-	snapshot, ok := pinned.(*pebble.Snapshot)
+// offer is the beginning of an offer, up to the commits.
+type offer struct {
+	state     state
+	segments  []byte // the row of segments
+	manifests []*snapshot.Manifest
+	commits   *bufio.Reader
+}
+
+// maxOfferRow bounds the rows of an offer.
+const maxOfferRow = log.HeaderSize + log.MaxBody
+
+// send writes an offer as of the pinned snapshot of the store.
+func (g *Group) send(pinned any, w io.Writer, stop <-chan struct{}) error {
+	store, ok := pinned.(*pebble.Snapshot)
 	if !ok {
 		return fmt.Errorf("mosaik: send state: pinned is a %T", pinned)
 	}
-	defer snapshot.Close()
-	it, err := snapshot.NewIter(&pebble.IterOptions{
-		LowerBound: appendSpace(nil, r.shard, 0),
-		UpperBound: appendSpace(nil, r.shard, spaceEnd),
-	})
-	if err != nil {
-		return r.corrupt(0, err)
-	}
-	defer it.Close()
+	defer store.Close()
+	r := g.replica
 	out := bufio.NewWriterSize(w, 1<<20)
-	var frame []byte
-	var rows uint64
-	for it.First(); it.Valid(); it.Next() {
+	row := func(b []byte) error {
+		_, err1 := out.Write(binary.AppendUvarint(nil, uint64(len(b))))
+		_, err2 := out.Write(b)
+		return errors.Join(err1, err2)
+	}
+	get := func(key []byte) ([]byte, error) {
+		v, closer, err := store.Get(key)
+		if errors.Is(err, pebble.ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, r.corrupt(0, err)
+		}
+		v = append([]byte(nil), v...)
+		return v, closer.Close()
+	}
+	stateRow, err := get(appendSpace(nil, r.shard, spaceMeta))
+	if err != nil {
+		return err
+	}
+	s, err := decodeState(stateRow)
+	if err != nil {
+		return err
+	}
+	var segments []byte
+	var manifests [][]byte
+	next := uint64(1)
+	if g.engine.opts.Peers != nil {
+		if segments, err = get(appendMetaKey(nil, r.shard, metaSegments)); err != nil {
+			return err
+		}
+		it, err := store.NewIter(&pebble.IterOptions{LowerBound: appendSpace(nil, r.shard, spaceSegment), UpperBound: appendSpace(nil, r.shard, spaceSegment+1)})
+		if err != nil {
+			return r.corrupt(0, err)
+		}
+		for it.First(); it.Valid(); it.Next() {
+			manifests = append(manifests, append([]byte(nil), it.Value()...))
+		}
+		if err := errors.Join(it.Error(), it.Close()); err != nil {
+			return r.corrupt(0, err)
+		}
+		if n := len(manifests); n > 0 {
+			m, err := snapshot.DecodeManifest(manifests[n-1])
+			if err != nil {
+				return err
+			}
+			next = m.Last + 1
+		}
+	}
+	err = errors.Join(out.WriteByte(offerVersion), row(stateRow), row(segments))
+	_, countErr := out.Write(binary.AppendUvarint(nil, uint64(len(manifests))))
+	if err = errors.Join(err, countErr); err != nil {
+		return err
+	}
+	for _, m := range manifests {
+		if err := row(m); err != nil {
+			return err
+		}
+	}
+	commits := uint64(0)
+	cur, err := r.newCursorOn(store, next)
+	if err != nil {
+		return err
+	}
+	defer cur.close()
+	for ; next <= s.number; next++ {
 		select {
 		case <-stop:
 			return errStopped()
 		default:
 		}
-		value, err := it.ValueAndErr()
+		c, err := cur.commit(next)
+		if err == nil {
+			err = row(c.AppendTo(nil))
+		}
 		if err != nil {
-			return r.corrupt(0, err)
-		}
-		key := it.Key()[8:]
-		frame = binary.AppendUvarint(frame[:0], uint64(len(key)))
-		frame = binary.AppendUvarint(frame, uint64(len(value)))
-		frame = append(frame, key...)
-		if _, err := out.Write(frame); err != nil {
 			return err
 		}
-		if _, err := out.Write(value); err != nil {
-			return err
-		}
-		rows++
+		commits++
 	}
-	if err := it.Error(); err != nil {
-		return r.corrupt(0, err)
-	}
-	if _, err := out.Write(binary.LittleEndian.AppendUint64([]byte{0}, rows)); err != nil {
+	if _, err := out.Write(binary.LittleEndian.AppendUint64([]byte{0}, commits)); err != nil {
 		return err
 	}
 	return out.Flush()
 }
 
-// receive replaces the group's rows by sent ones. The state row sorts first and
-// is held back to the end, so that a receive cut short by a crash leaves a group
-// without state, which Raft then lets receive again. The commits are checked
-// one by one, and the last must be the state row's head.
-func (r *replica) receive(in io.Reader, stop <-chan struct{}) error {
-	r.applying.Lock()
-	defer r.applying.Unlock()
-	r.withhold() // until load has published the new state
-	lower, upper := appendSpace(nil, r.shard, 0), appendSpace(nil, r.shard, spaceEnd)
-	if err := r.db.DeleteRange(lower, upper, pebble.NoSync); err != nil {
-		return err
+var errOffer = errors.New("malformed offer of state")
+
+// readOffer reads an offer up to its commits.
+func readOffer(in io.Reader) (*offer, error) {
+	o := &offer{commits: bufio.NewReaderSize(in, 1<<20)}
+	version, err := o.commits.ReadByte()
+	switch {
+	case err != nil:
+		return nil, err
+	case version > offerVersion:
+		return nil, fmt.Errorf("%w: offer of state of version %d, this program knows %d", log.ErrNewerFormat, version, offerVersion)
+	case version < offerVersion:
+		return nil, errOffer
 	}
-	rd := bufio.NewReaderSize(in, 1<<20)
-	batch := r.db.NewBatch()
-	defer func() { batch.Close() }()
-	var stateRow []byte
-	var rows uint64
-	chain := receivedChain{group: r.group}
-	for {
-		select {
-		case <-stop:
-			return errStopped()
-		default:
-		}
-		key, value, err := readRow(rd)
+	stateRow, err := o.row()
+	if err != nil {
+		return nil, err
+	}
+	if o.state, err = decodeState(stateRow); err != nil {
+		return nil, err
+	}
+	if o.segments, err = o.row(); err != nil {
+		return nil, err
+	}
+	n, err := binary.ReadUvarint(o.commits)
+	if err != nil {
+		return nil, err
+	}
+	for range n {
+		b, err := o.row()
 		if err != nil {
-			return fmt.Errorf("mosaik: receive state: row %d: %w", rows, err)
+			return nil, err
 		}
-		if key == nil {
-			break
+		m, err := snapshot.DecodeManifest(b)
+		if err != nil {
+			return nil, err
 		}
-		rows++
-		switch key[0] {
-		case spaceMeta:
-			if len(key) == 1 {
-				stateRow = value
-				continue
-			}
-		case spaceCommit:
-			if err := chain.add(key, value); err != nil {
-				return fmt.Errorf("mosaik: receive state: %w", err)
-			}
-		}
-		row := append(binary.BigEndian.AppendUint64(nil, r.shard), key...)
-		if err := batch.Set(row, value, nil); err != nil {
-			return err
-		}
-		if batch.Len() >= receiveBatch {
-			if err := batch.Commit(pebble.NoSync); err != nil {
-				return err
-			}
-			batch.Reset()
-		}
+		o.manifests = append(o.manifests, m)
 	}
-	var count [8]byte
-	if _, err := io.ReadFull(rd, count[:]); err != nil {
-		return fmt.Errorf("mosaik: receive state: %w", err)
-	}
-	if n := binary.LittleEndian.Uint64(count[:]); n != rows {
-		return fmt.Errorf("mosaik: receive state: %d rows of %d", rows, n)
-	}
-	s, err := decodeState(stateRow)
+	return o, nil
+}
+
+// row reads a row; it is empty at the end of the commits.
+func (o *offer) row() ([]byte, error) {
+	n, err := binary.ReadUvarint(o.commits)
 	if err != nil {
-		return fmt.Errorf("mosaik: receive state: %w", err)
+		return nil, err
 	}
-	if err := chain.close(); err != nil {
-		return fmt.Errorf("mosaik: receive state: %w", err)
+	if n > maxOfferRow {
+		return nil, errOffer
 	}
-	if s.number != chain.number || s.digest != chain.digest {
-		return fmt.Errorf("mosaik: receive state: ends with commit %d, its head is %d", chain.number, s.number)
-	}
-	if err := batch.Set(appendSpace(nil, r.shard, spaceMeta), stateRow, nil); err != nil {
-		return err
-	}
-	r.unflushed.Store(true)
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return err
-	}
-	// Raft takes the state for durable when this returns.
-	if err := r.flush(); err != nil {
-		return err
-	}
-	if err := r.load(); err != nil {
-		return err
-	}
-	r.offer()
-	return nil
-}
-
-// receivedChain checks the commits of a received state, which come in pieces.
-type receivedChain struct {
-	group  identity.ID
-	number uint64     // last complete commit
-	digest log.Digest // of it
-	buf    []byte     // pieces of commit number+1
-}
-
-// add takes the next commit row; key is without the shard.
-func (c *receivedChain) add(key, value []byte) error {
-	if len(key) != commitKeySize-8 {
-		return fmt.Errorf("commit row with a key of %d bytes", len(key))
-	}
-	if piece := binary.BigEndian.Uint16(key[9:]); piece == 0 {
-		if err := c.close(); err != nil {
-			return err
-		}
-	}
-	c.buf = append(c.buf, value...)
-	return nil
-}
-
-// close checks the commit whose pieces have come.
-func (c *receivedChain) close() error {
-	if len(c.buf) == 0 {
-		return nil
-	}
-	commit, err := log.DecodeCommit(c.buf)
-	if err != nil {
-		return err
-	}
-	if err := commit.Verify(); err != nil {
-		return err
-	}
-	if commit.Header.Group != c.group || commit.Header.Number != c.number+1 || commit.Header.Prev != c.digest {
-		return fmt.Errorf("commit %d does not follow commit %d", commit.Header.Number, c.number)
-	}
-	c.number, c.digest, c.buf = commit.Header.Number, commit.Digest, c.buf[:0]
-	return nil
-}
-
-// readRow returns a nil key at the end mark.
-func readRow(r *bufio.Reader) (key, value []byte, err error) {
-	keySize, err := binary.ReadUvarint(r)
-	if err != nil || keySize == 0 {
-		return nil, nil, err
-	}
-	valueSize, err := binary.ReadUvarint(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	if keySize > maxRowKey || valueSize > maxRowValue {
-		return nil, nil, errors.New("row exceeds its limit")
-	}
-	row := make([]byte, keySize+valueSize)
-	if _, err := io.ReadFull(r, row); err != nil {
-		return nil, nil, err
-	}
-	return row[:keySize], row[keySize:], nil
+	b := make([]byte, n)
+	_, err = io.ReadFull(o.commits, b)
+	return b, err
 }
 
 // flush makes everything applied so far durable.

@@ -462,7 +462,13 @@ func (r *replica) endFold(number uint64) (log.Digest, error) {
 
 // Views returns the views as of a commit and, to fold the commits from the first
 // on over them, a Fold that has folded nothing yet (replay.Folded).
+//
+// A node that came by the views through a state sync does not know them as of
+// earlier commits than that; then the Fold is nil.
 func (g *Group) Views(commit uint64) (log.Base, *log.Fold) {
+	if commit < g.replica.viewsFrom.Load() {
+		return nil, nil
+	}
 	base := rowsAsOf{r: g.replica, g: g, commit: commit}
 	return base, g.replica.fold.After(base, commit)
 }
@@ -493,10 +499,22 @@ func (g *Group) View(ctx context.Context, key identity.ID, c log.Consistency) (l
 	if _, err := g.replica.steady(); err != nil {
 		return nil, err
 	}
+	if err := g.viewsKnown(number); err != nil {
+		return nil, err
+	}
 	if v, ok := g.knownView(key, number); ok {
 		return v, nil
 	}
 	return g.foldAfter(number).ViewOf(key)
+}
+
+// viewsKnown reports, as log.ErrNotFound, a commit that is before the state this
+// node has got from others.
+func (g *Group) viewsKnown(commit uint64) error {
+	if from := g.replica.viewsFrom.Load(); commit < from {
+		return fmt.Errorf("%w: the views of group %s as of commit %d: this node has them from commit %d on (group refold builds them from the first)", log.ErrNotFound, g.name, commit, from)
+	}
+	return nil
 }
 
 // knownView returns the view of a key whose generation is at hand.
@@ -554,6 +572,10 @@ func (g *Group) Changes(ctx context.Context, key identity.ID, after uint64, foll
 			}
 			if run.Commit <= after {
 				continue // a further run of the same commit
+			}
+			if err := g.viewsKnown(run.Commit - 1); err != nil {
+				fail(err)
+				return
 			}
 			after = run.Commit
 			c, err := g.Commit(run.Commit)

@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Replicas that apply the same entries come to the same bytes, or one of them is
@@ -49,6 +49,8 @@ func SystemName(key identity.ID) string {
 		return "mosaik.guard"
 	case witnessKey:
 		return "mosaik.witness"
+	case snapshot.SegmentsKey():
+		return "mosaik.segments"
 	}
 	return ""
 }
@@ -224,7 +226,9 @@ func (r *replica) diverge(number uint64, own, winner log.Digest) error {
 // the commit changed.
 func (r *replica) divergedAt(number uint64, own, winner log.Digest) error {
 	var keys string
-	if c, err := r.storedCommit(number); err == nil {
+	if number <= r.archivedTo.Load() {
+		keys = " unknown"
+	} else if c, err := r.storedCommit(number); err == nil {
 		for run, err := range c.Runs() {
 			if err != nil {
 				break // the digest is wrong anyway
@@ -255,9 +259,11 @@ func (r *replica) loadDivergence() error {
 	if err != nil || !ok {
 		return err
 	}
-	own, _, err := r.digestOf(mark.number)
-	if err != nil {
-		return err
+	var own log.Digest // unknown, if the commit is archived: other members would have to be asked
+	if mark.number > r.archivedTo.Load() {
+		if own, _, err = r.digestOf(mark.number); err != nil {
+			return err
+		}
 	}
 	cause := r.divergedAt(mark.number, own, mark.digest)
 	r.diverged.Store(&cause)
@@ -281,9 +287,6 @@ func (r *replica) loadMark() (mark recentDigest, ok bool, err error) {
 	return recentDigest{binary.LittleEndian.Uint64(v), log.Digest(v[8:])}, true, nil
 }
 
-// voteTimeout bounds one attempt to commit a vote.
-const voteTimeout = 10 * time.Second
-
 // runWitness commits this replica's votes.
 func (g *Group) runWitness(ctx context.Context, done func()) {
 	defer done()
@@ -298,7 +301,7 @@ func (g *Group) runWitness(ctx context.Context, done func()) {
 					break
 				}
 				g.engine.opts.Logger.Warn("vote on a commit's digest failed and will be tried again", "group", g.name, "commit", number, "err", err)
-				g.pause(voteTimeout / 10)
+				g.pause(systemTimeout / 10)
 			}
 		}
 	}
@@ -311,13 +314,7 @@ func (g *Group) vote(ctx context.Context, number uint64) error {
 		return err
 	}
 	digest := h.Digest()
-	payloads := [][]byte{append(binary.LittleEndian.AppendUint64(nil, number), digest[:]...)}
-	ctx, cancel := context.WithTimeout(ctx, voteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, systemTimeout)
 	defer cancel()
-	f, err := g.writer.join(ctx, 1, bound(payloads), func(b *batch, f *log.Future) { b.add(f, witnessKey, payloads) })
-	if err != nil {
-		return err
-	}
-	_, err = await(ctx, f)
-	return err
+	return g.appendSystem(ctx, witnessKey, append(binary.LittleEndian.AppendUint64(nil, number), digest[:]...))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // The life of a write, in the order of the functions of this file and then of
@@ -223,8 +224,8 @@ func (g *Group) joinAppend(ctx context.Context, key identity.ID, payloads [][]by
 		return nil, err
 	}
 	switch key {
-	case witnessKey:
-		return nil, fmt.Errorf("%w: append: the log of witnesses is the engine's own", log.ErrQuery)
+	case witnessKey, snapshot.SegmentsKey():
+		return nil, fmt.Errorf("%w: append: the log %s is the engine's own", log.ErrQuery, SystemName(key))
 	case log.DirectoryKey():
 		for _, p := range payloads {
 			if err := g.checkRegistration(p); err != nil {

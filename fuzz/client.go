@@ -92,6 +92,8 @@ type history struct {
 		calls   []call
 		records map[place]value       // seen by anybody, at any time
 		commits map[uint64]log.Digest // likewise
+		uses    []use                 // calls on objects that have ended
+		sights  map[sight]content     // of objects, by anybody, at any time
 		wrong   error                 // the first contradiction among what was seen
 	}
 }
@@ -100,6 +102,7 @@ func newHistory() *history {
 	h := &history{}
 	h.mu.records = make(map[place]value)
 	h.mu.commits = make(map[uint64]log.Digest)
+	h.mu.sights = make(map[sight]content)
 	return h
 }
 
@@ -163,36 +166,42 @@ type client struct {
 // runClient makes calls until stop is closed.
 func (c *client) runClient(stop <-chan struct{}) {
 	defer c.wg.Done()
+	c.w.visit(c.rng, stop, c.call)
+}
+
+// visit has calls made at nodes that rng picks, one after the other, until stop
+// is closed.
+func (w *world) visit(rng *rand.Rand, stop <-chan struct{}, call func(ctx context.Context, i int, l *life)) {
 	for {
 		select {
 		case <-stop:
 			return
 		default:
 		}
-		if c.w.history.wrong() != nil {
+		if w.history.wrong() != nil {
 			return
 		}
-		if c.rng.IntN(3) == 0 {
-			pause(time.Duration(c.rng.IntN(40))*time.Millisecond, stop)
+		if rng.IntN(3) == 0 {
+			pause(time.Duration(rng.IntN(40))*time.Millisecond, stop)
 		}
-		i := c.rng.IntN(len(c.w.nodes))
-		l := c.w.nodes[i].life.Load()
+		i := rng.IntN(len(w.nodes))
+		l := w.nodes[i].life.Load()
 		if l == nil {
 			pause(5*time.Millisecond, stop)
 			continue
 		}
-		c.call(i, l)
+		within := time.Duration(1+rng.IntN(3000)) * time.Millisecond
+		if rng.IntN(10) == 0 {
+			within = time.Hour // longer than the engine itself tries
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), within)
+		call(ctx, i, l)
+		cancel()
 	}
 }
 
 // call makes one call at a node.
-func (c *client) call(i int, l *life) {
-	within := time.Duration(1+c.rng.IntN(3000)) * time.Millisecond
-	if c.rng.IntN(10) == 0 {
-		within = time.Hour // longer than the engine itself tries
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
+func (c *client) call(ctx context.Context, i int, l *life) {
 	key := c.rng.IntN(len(c.w.keys))
 	switch c.rng.IntN(20) {
 	case 0, 1, 2, 3, 4, 5, 6, 7, 8:
@@ -259,9 +268,12 @@ func (c *client) append(ctx context.Context, l *life, k call) pending {
 // it. What a node says that has lost its power nobody hears.
 func (c *client) finish(ctx context.Context, l *life, p pending) call {
 	pointer, err := p.future.Wait(ctx)
+	outcome, expected := outcomeOf(ctx, err)
 	switch {
 	case l.dead.Load():
-	case err == nil:
+	case !expected:
+		c.w.history.fail("client %d: node %d refused an append: %w", c.id, p.node+1, err)
+	case outcome == acked:
 		p.outcome, p.pointer = acked, pointer
 		if pointer.Group != l.group.ID() || pointer.Key != c.w.keys[p.key] || pointer.Seq == 0 {
 			c.w.history.fail("client %d: node %d answered an append to key %d with %s", c.id, p.node+1, p.key, pointer)
@@ -270,17 +282,33 @@ func (c *client) finish(ctx context.Context, l *life, p pending) call {
 		for i, v := range p.values {
 			c.w.history.sawRecord(p.node, place{p.key, pointer.Seq + uint64(i)}, v)
 		}
-	case errors.Is(err, engine.ErrBusy), errors.Is(err, engine.ErrDiskFull):
-		p.outcome = refused
-	case errors.Is(err, engine.ErrNoQuorum), ctx.Err() != nil:
-	case errors.Is(err, log.ErrClosed):
-		p.outcome = refused
 	default:
-		c.w.history.fail("client %d: node %d refused an append: %w", c.id, p.node+1, err)
+		p.outcome = outcome
 	}
 	p.err, p.end = err, c.w.history.tick()
 	c.w.history.done(p.call)
 	return p.call
+}
+
+// outcomeOf returns what err says about a write that was made with ctx, and
+// whether a write may end like that at all.
+func outcomeOf(ctx context.Context, err error) (o outcome, expected bool) {
+	switch {
+	case err == nil:
+		return acked, true
+	case errors.Is(err, engine.ErrBusy), errors.Is(err, engine.ErrDiskFull):
+		return refused, true
+	case errors.Is(err, engine.ErrNoQuorum), ctx.Err() != nil:
+		return unknown, true
+	case errors.Is(err, log.ErrClosed):
+		return refused, true
+	}
+	return unknown, false
+}
+
+// mayFail reports whether a read that was made with ctx may end with err.
+func mayFail(ctx context.Context, err error) bool {
+	return errors.Is(err, engine.ErrNoQuorum) || errors.Is(err, engine.ErrFetching) || errors.Is(err, log.ErrClosed) || ctx.Err() != nil
 }
 
 // burst makes several appends without waiting in between.
@@ -313,7 +341,7 @@ func (c *client) read(ctx context.Context, i int, l *life, key int) {
 		return
 	}
 	if err != nil {
-		if !errors.Is(err, engine.ErrNoQuorum) && !errors.Is(err, engine.ErrFetching) && !errors.Is(err, log.ErrClosed) && ctx.Err() == nil {
+		if !mayFail(ctx, err) {
 			c.w.history.fail("client %d: node %d refused a read: %w", c.id, i+1, err)
 		}
 		return

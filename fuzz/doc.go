@@ -10,6 +10,7 @@
 //	nemesis.go   what happens to the nodes, the disks and the network
 //	client.go    what the clients do, and the history of what they saw
 //	judge.go     what must be true of a history and the log that came of it
+//	views.go     clients of a map and a cell, and what must be true of those
 //
 // # The simulation
 //
@@ -37,6 +38,18 @@
 //     the digests of replays of random ranges;
 //   - all of that once more after one more power cut of all nodes.
 //
+// With Simulation.Viewers some more clients write, remove, exchange and read the
+// entries of a map and a cell, through the typed collections. Of these the judge
+// wants that
+//
+//   - the calls on each entry, and those on the cell, are linearizable. Nothing
+//     but what the callers saw is asked about them, not the log: a call with an
+//     unknown outcome may have taken effect at any later time, or never;
+//   - what anybody ever read as of a commit is what every node has as of that
+//     commit in the end, and a value has one version: the commit it was
+//     acknowledged with;
+//   - all nodes have the same contents, as of the head and as of earlier commits.
+//
 // A seed fixes the plan: the calls, the faults and the randomness of disks and
 // wire. It does not fix how the goroutines interleave, so a seed that failed may
 // pass; run it again some times.
@@ -49,5 +62,6 @@
 // All end before Simulation.Run returns.
 //
 //	client.runClient     one per client: calls, one after the other
+//	viewer.runViewer     one per client of the map and the cell: likewise
 //	world.runFollower    one per life of a node: follows one key
 package fuzz

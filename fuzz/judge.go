@@ -26,14 +26,18 @@ type found struct {
 	commit uint64
 }
 
-// readLog reads a whole log.
-func readLog(ctx context.Context, src replay.Source, keys []identity.ID) (*agreement, error) {
+// readLog reads the whole log of the keys. Beside them there may be the folded
+// keys, whose records are commands of the engine's.
+func readLog(ctx context.Context, src replay.Source, keys, folded []identity.ID) (*agreement, error) {
 	a := &agreement{records: make(map[place]found), length: make([]uint64, len(keys))}
 	return replay.Fold(ctx, src, 0, 0, a, func(a *agreement, c log.Commit) (*agreement, error) {
 		a.commits = append(a.commits, c.Digest)
 		for run, err := range c.Runs() {
 			if err != nil {
 				return a, err
+			}
+			if slices.Contains(folded, run.Key) {
+				continue
 			}
 			key := slices.Index(keys, run.Key)
 			if key < 0 {
@@ -197,17 +201,21 @@ func judgeLinear(calls []call, landed []uint64, keys int) error {
 		}
 		histories[k.key] = append(histories[k.key], op)
 	}
+	linear := func(h []porcupine.Operation) bool { return porcupine.CheckOperations(model, h) }
+	underWay := func(op *porcupine.Operation) bool { return op.Input.(*call).values != nil }
 	for key, h := range histories {
-		if !porcupine.CheckOperations(model, h) {
-			return fmt.Errorf("the %d calls on key %d are not linearizable: %s", len(h), key, shortest(model, h))
+		if !linear(h) {
+			return fmt.Errorf("the %d calls on key %d are not linearizable: %s", len(h), key, shortest(h, linear, underWay))
 		}
 	}
 	return nil
 }
 
 // shortest says where a history stops being linearizable: the calls under way
-// at the end of its shortest beginning that is not.
-func shortest(model porcupine.Model, h []porcupine.Operation) string {
+// at the end of its shortest beginning that is not. linear checks a history;
+// underWay makes of an operation what is known of it before it has ended, and
+// reports whether it may have taken effect by then.
+func shortest(h []porcupine.Operation, linear func([]porcupine.Operation) bool, underWay func(*porcupine.Operation) bool) string {
 	slices.SortFunc(h, func(a, b porcupine.Operation) int {
 		if a.Return != b.Return {
 			return int(min(max(a.Return-b.Return, -1), 1))
@@ -218,7 +226,7 @@ func shortest(model porcupine.Model, h []porcupine.Operation) string {
 	beginning := func(n int) []porcupine.Operation {
 		out := slices.Clone(h[:n])
 		for _, op := range h[n:] {
-			if op.Call < h[n-1].Return && op.Input.(*call).values != nil {
+			if op.Call < h[n-1].Return && underWay(&op) {
 				op.Return = never
 				out = append(out, op)
 			}
@@ -228,7 +236,7 @@ func shortest(model porcupine.Model, h []porcupine.Operation) string {
 	lo, hi := 1, len(h)
 	for lo < hi {
 		mid := lo + (hi-lo)/2
-		if porcupine.CheckOperations(model, beginning(mid)) {
+		if linear(beginning(mid)) {
 			lo = mid + 1
 		} else {
 			hi = mid

@@ -16,6 +16,7 @@ import (
 	"github.com/mosaik-engine/mosaik/engine/cluster"
 	"github.com/mosaik-engine/mosaik/engine/inproc"
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/replay"
 )
 
@@ -25,8 +26,10 @@ type Simulation struct {
 	Steps   int // things that happen to the cluster; default 20
 	Clients int // default: 2 to 6, as the seed says
 	Keys    int // default: 1 to 4, likewise
+	Viewers int // clients of a map and a cell, beside the others; default: none
 
 	lazyReads bool // reads do not ask the group: a mistake for the judge to find
+	lazyViews bool // likewise those of the map and the cell
 }
 
 // Outcome says what a run consisted of, so that a test can tell a run in which
@@ -34,6 +37,7 @@ type Simulation struct {
 type Outcome struct {
 	Appends, Acked, Unknown, Refused int // calls that append
 	Reads, StaleReads, Waits         int
+	Writes, Open, Swaps, Looks       int // of the map and the cell: writes, those with an unknown outcome, exchanges that took place, reads
 	Commits, Records                 uint64
 	Starts, Stops, Cuts, Splits      int // of nodes, of power, of the network
 	FullDisks                        int
@@ -47,6 +51,7 @@ type Outcome struct {
 func (o *Outcome) Add(p Outcome) {
 	o.Appends, o.Acked, o.Unknown, o.Refused = o.Appends+p.Appends, o.Acked+p.Acked, o.Unknown+p.Unknown, o.Refused+p.Refused
 	o.Reads, o.StaleReads, o.Waits = o.Reads+p.Reads, o.StaleReads+p.StaleReads, o.Waits+p.Waits
+	o.Writes, o.Open, o.Swaps, o.Looks = o.Writes+p.Writes, o.Open+p.Open, o.Swaps+p.Swaps, o.Looks+p.Looks
 	o.Commits, o.Records = o.Commits+p.Commits, o.Records+p.Records
 	o.Starts, o.Stops, o.Cuts, o.Splits = o.Starts+p.Starts, o.Stops+p.Stops, o.Cuts+p.Cuts, o.Splits+p.Splits
 	o.FullDisks += p.FullDisks
@@ -62,9 +67,11 @@ func (o *Outcome) Add(p Outcome) {
 
 // String says it in one line.
 func (o Outcome) String() string {
-	return fmt.Sprintf("%v: %d appends (%d acknowledged, %d unknown, %d refused), %d reads, %d stale, %d waits; %d commits, %d records; "+
+	return fmt.Sprintf("%v: %d appends (%d acknowledged, %d unknown, %d refused), %d reads, %d stale, %d waits; "+
+		"%d writes (%d unknown, %d swaps), %d looks; %d commits, %d records; "+
 		"%d starts, %d stops, %d power cuts, %d splits, %d full disks; %d trims, %d states fetched; %d messages, %d dropped, %d cut, %d repeated, %d reordered",
-		o.Simulated, o.Appends, o.Acked, o.Unknown, o.Refused, o.Reads, o.StaleReads, o.Waits, o.Commits, o.Records,
+		o.Simulated, o.Appends, o.Acked, o.Unknown, o.Refused, o.Reads, o.StaleReads, o.Waits,
+		o.Writes, o.Open, o.Swaps, o.Looks, o.Commits, o.Records,
 		o.Starts, o.Stops, o.Cuts, o.Splits, o.FullDisks, o.Trimmed, o.StateFetched,
 		o.Network.Messages, o.Network.Dropped, o.Network.Cut, o.Network.Duplicated, o.Network.Reordered)
 }
@@ -82,6 +89,7 @@ type world struct {
 	cluster *cluster.Cluster
 	nodes   [nodes]*node
 	clients []*client
+	viewers []*viewer
 	wg      sync.WaitGroup     // followers
 	ctx     context.Context    // of followers
 	end     context.CancelFunc // of ctx
@@ -153,6 +161,12 @@ func (w *world) run(ctx context.Context, s Simulation) (err error) {
 		clients.Add(1)
 		go c.runClient(stop)
 	}
+	for i := range s.Viewers {
+		v := &viewer{w: w, id: s.Clients + i, wg: &clients, lazy: s.lazyViews, rng: rand.New(rand.NewPCG(s.Seed, uint64(s.Clients+i+1)))}
+		w.viewers = append(w.viewers, v)
+		clients.Add(1)
+		go v.runViewer(stop)
+	}
 	for range s.Steps {
 		if err = w.step(ctx); err != nil {
 			break
@@ -174,6 +188,11 @@ func (w *world) run(ctx context.Context, s Simulation) (err error) {
 	}
 	if err := w.judge(ctx); err != nil {
 		return err
+	}
+	if len(w.viewers) > 0 {
+		if err := w.clearObjects(ctx); err != nil {
+			return err
+		}
 	}
 	w.tell("once more, after the power has failed everywhere with nothing under way")
 	if err := w.cutPower(ctx, []int{0, 1, 2}, 0); err != nil {
@@ -201,7 +220,7 @@ func (w *world) open() error {
 		CacheBytes:     1 << 20,
 	}
 	options.Events.Trimmed = func(string, uint64) { w.trimmed.Add(1) }
-	options.Events.StateFetched = func(string, uint64) { w.stateFetched.Add(1) }
+	options.Events.StateFetched = func(string, engine.SyncReport) { w.stateFetched.Add(1) }
 	options.Events.BackgroundError = func(err error) { w.history.fail("a node's own work failed: %w", err) }
 	w.tell("three nodes with %d batches in flight, timeout %v, %d bytes of Raft log", options.InFlight, options.ProposeTimeout, options.RaftLogBytes)
 	var err error
@@ -338,7 +357,11 @@ func (w *world) judge(ctx context.Context) error {
 			}
 		}
 	}
-	agreed, err := readLog(ctx, first, w.keys)
+	var folded []identity.ID
+	if len(w.viewers) > 0 {
+		folded = foldedKeys()
+	}
+	agreed, err := readLog(ctx, first, w.keys, folded)
 	if err != nil {
 		return err
 	}
@@ -347,17 +370,27 @@ func (w *world) judge(ctx context.Context) error {
 			if k.outcome != acked {
 				continue
 			}
-			c, err := n.now.group.Commit(k.pointer.Commit)
-			if err == nil {
-				err = k.pointer.Check(&c)
-			}
-			if err != nil {
+			if err := n.holds(k.pointer); err != nil {
 				return fmt.Errorf("an acknowledged pointer does not hold on node %d: %w", i+1, err)
 			}
 		}
 	}
+	if len(w.viewers) > 0 {
+		if err := w.judgeViews(ctx, head.Number); err != nil {
+			return err
+		}
+	}
 	w.outcome.count(w.history, w.clients)
 	return w.history.judge(agreed)
+}
+
+// holds checks a pointer against the log of the node.
+func (n *node) holds(p log.Pointer) error {
+	c, err := n.now.group.Commit(p.Commit)
+	if err != nil {
+		return err
+	}
+	return p.Check(&c)
 }
 
 // count fills in what the clients did.
@@ -377,6 +410,19 @@ func (o *Outcome) count(h *history, clients []*client) {
 		case refused:
 			o.Refused++
 		}
+	}
+	o.Writes, o.Open, o.Swaps, o.Looks = 0, 0, 0, 0
+	for _, k := range h.uses() {
+		switch {
+		case k.verb == look:
+			o.Looks++
+			continue
+		case k.outcome == unknown:
+			o.Open++
+		case k.swapped:
+			o.Swaps++
+		}
+		o.Writes++
 	}
 	for _, c := range clients {
 		o.StaleReads += c.staleReads

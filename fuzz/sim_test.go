@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 )
 
-// What TestSimulation takes from the environment.
+// What the simulations take from the environment.
 const (
 	seedsVar = "MOSAIK_SIM_SEEDS" // how many seeds it plays
 	firstVar = "MOSAIK_SIM_FIRST" // the first of them, 1 if it is not set
@@ -31,18 +32,26 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 // TestSimulation plays a few seeds, each in a bubble of simulated time.
 func TestSimulation(t *testing.T) {
 	seeds, first, steps := setting(t, seedsVar, 4), setting(t, firstVar, 1), setting(t, stepsVar, 20)
-	var all Outcome
-	for seed := first; seed < first+seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+	all := play(t, seeds, first, Simulation{Steps: int(steps)})
+	if seeds >= 4 && (all.Acked == 0 || all.Unknown == 0 || all.Reads == 0 || all.Stops == 0 || all.Cuts == 0 || all.Splits == 0 || all.Trimmed == 0) {
+		t.Error("too little happened to tell anything")
+	}
+}
+
+// play plays a simulation with several seeds and returns what happened in all.
+func play(t *testing.T, seeds, first uint64, s Simulation) (all Outcome) {
+	for s.Seed = first; s.Seed < first+seeds; s.Seed++ {
+		t.Run(fmt.Sprint("seed=", s.Seed), func(t *testing.T) {
+			name, _, _ := strings.Cut(t.Name(), "/")
 			synctest.Test(t, func(t *testing.T) {
-				o, err := Simulation{Seed: seed, Steps: int(steps)}.Run(t.Context())
+				o, err := s.Run(t.Context())
 				if err != nil {
 					for _, line := range o.Story {
 						t.Log(line)
 					}
 					t.Error(err)
-					t.Logf("to play it again, some times, as threads race:\n\t%s=%d %s=1 %s=%d go test -count=10 -v -run '^TestSimulation$' ./fuzz",
-						firstVar, seed, seedsVar, stepsVar, steps)
+					t.Logf("to play it again, some times, as threads race:\n\t%s=%d %s=1 %s=%d go test -count=10 -v -run '^%s$' ./fuzz",
+						firstVar, s.Seed, seedsVar, stepsVar, s.Steps, name)
 				}
 				t.Log(o)
 				all.Add(o)
@@ -50,9 +59,7 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	t.Logf("%d seeds in %v", seeds, all)
-	if seeds >= 4 && (all.Acked == 0 || all.Unknown == 0 || all.Reads == 0 || all.Stops == 0 || all.Cuts == 0 || all.Splits == 0 || all.Trimmed == 0) {
-		t.Error("too little happened to tell anything")
-	}
+	return all
 }
 
 // TestSimulationFindsLazyReads plays with clients that read without asking the

@@ -18,10 +18,10 @@ func Targets() []Target {
 		{"cmd/mosaik-node/internal/api", "FuzzFrames", "an answer of the HTTP API, as a client reads it"},
 		{"cmd/mosaik-node/internal/conf", "FuzzLoad", "a configuration file"},
 		{"cmd/mosaik-node/internal/ticks", "FuzzCSV", "a file of ticks"},
+		{"engine", "FuzzOffer", "the offer of a group's state to a member that lags"},
 		{"engine", "FuzzPostings", "a row of the index: where the records of a key are"},
 		{"engine", "FuzzProposal", "the command of a Raft entry, and what becomes of it"},
 		{"engine", "FuzzReceipt", "what a proposer is told of its proposal"},
-		{"engine", "FuzzRows", "a group's state, as one member sends it to another"},
 		{"engine", "FuzzState", "a group's state row"},
 		{"engine", "FuzzStoreFile", "the file that says what a directory is, its sum made right"},
 		{"engine/raftlog", "FuzzRecord", "a record of the Raft log, its checksums made right"},
@@ -35,5 +35,6 @@ func Targets() []Target {
 		{"log", "FuzzParsePointer", "the text of a pointer"},
 		{"log", "FuzzParsePosition", "the text of a position"},
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
+		{"snapshot", "FuzzManifest", "the manifest of a sealed segment"},
 	}
 }

@@ -68,7 +68,7 @@ func Audit(ctx context.Context, src Source, opts AuditOptions) (Report, error) {
 		a.folded = folded
 		_, a.fold = folded.Views(0)
 		a.known = make(map[identity.ID]*log.ViewInfo)
-		a.report.States = true
+		a.report.States = a.fold != nil
 	}
 	if err == nil {
 		err = a.run(ctx, opts.Progress)

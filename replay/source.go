@@ -27,7 +27,8 @@ type Source interface {
 // *engine.Group and *log.Memory are.
 type Folded interface {
 	Source
-	// Views returns the views as of a commit, and a Fold that has folded nothing yet.
+	// Views returns the views as of a commit, and a Fold that has folded nothing yet;
+	// a nil Fold if they are not known as of that commit.
 	Views(commit uint64) (log.Base, *log.Fold)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/engine/inproc"
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Options say what cluster to open.
@@ -112,6 +113,7 @@ func (c *Cluster) Start(i int) error {
 	o.Peer = c.members[i]
 	o.Members = c.members
 	o.Transport = c.opts.Network.Transport(c.members[i].String())
+	o.Peers = peers{c, i}
 	if c.opts.Configure != nil {
 		c.opts.Configure(i, &o)
 	}
@@ -160,6 +162,28 @@ func (c *Cluster) Close() error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// peers carries requests for shards from one node to the others, where the
+// network lets them.
+type peers struct {
+	c    *Cluster
+	from int
+}
+
+// Fetch implements snapshot.Peers.
+func (p peers) Fetch(ctx context.Context, peer identity.PeerID, r snapshot.Request) ([]byte, error) {
+	for i, m := range p.c.members {
+		if m != peer {
+			continue
+		}
+		n := p.c.Node(i)
+		if n == nil || !p.c.opts.Network.Reaches(p.c.Address(p.from), p.c.Address(i)) {
+			return nil, fmt.Errorf("node %d does not answer", i+1)
+		}
+		return n.ServeShard(ctx, r)
+	}
+	return nil, fmt.Errorf("%s is no node", peer.Short())
 }
 
 func runClose(n *engine.Engine, err *error, wg *sync.WaitGroup) {

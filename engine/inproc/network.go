@@ -160,6 +160,10 @@ func (n *Network) Isolate(address string) {
 	})
 }
 
+// Reaches reports whether what is sent from one address to the other arrives, as
+// far as partitions and isolations go.
+func (n *Network) Reaches(from, to string) bool { return !n.rules.Load().cut(from, to) }
+
 // Heal ends the partition and every isolation. Faults stay.
 func (n *Network) Heal() {
 	n.changeRules(func(r *rules) { r.group, r.isolated = nil, nil })
