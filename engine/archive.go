@@ -117,11 +117,41 @@ func (g *Group) keepShards(m *snapshot.Manifest) error {
 			continue
 		}
 		path := g.shardPath(m.Number, state)
-		if err := fs.Rename(path+shardTemp, path); err != nil {
+		if err := fs.Rename(path+shardTemp, path); err != nil && (!state || !errors.Is(err, os.ErrNotExist)) {
 			return err
 		}
 	}
-	return syncDir(fs, g.shardDir())
+	if err := syncDir(fs, g.shardDir()); err != nil || m.State.Size == 0 {
+		return err
+	}
+	return g.forgetStates(m.Number)
+}
+
+// keptStates is how many captured states a member keeps its shards of. The last
+// one is what a sync takes, and the one before while others do not have that yet.
+const keptStates = 2
+
+// forgetStates removes this member's shards of states that were captured before
+// the last ones.
+func (g *Group) forgetStates(segment uint64) error {
+	kept := 0
+	for n := segment; n > 0; n-- {
+		m := g.replica.sealed.manifest(n)
+		if m == nil && n < segment || m != nil && m.State.Size == 0 {
+			continue
+		}
+		if kept++; kept <= keptStates {
+			continue
+		}
+		err := g.engine.opts.FS.Remove(g.shardPath(n, true))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // and so are those before
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hasShard reports whether this member's shard of an object is there.
@@ -292,6 +322,9 @@ func (g *Group) serveShard(ctx context.Context, r snapshot.Request) ([]byte, err
 		if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
+	}
+	if r.State && m.Last < g.replica.viewsFrom.Load() {
+		return nil, fmt.Errorf("%w: shard %d of the state with segment %d of group %s", log.ErrNotFound, r.Shard, r.Segment, g.name)
 	}
 	if !r.State && m.Last <= g.replica.archivedTo.Load() {
 		return nil, fmt.Errorf("%w: shard %d of segment %d of group %s, which is archived", log.ErrNotFound, r.Shard, r.Segment, g.name)

@@ -143,6 +143,9 @@ type Status struct {
 	Applied uint64 // Raft index
 	// State is the digest of the views at Head; zero without views.
 	State log.Digest
+	// ViewsFrom is the first commit that this node knows the views as of, if it came by
+	// them through a state sync; 0: all of them.
+	ViewsFrom uint64
 	// Diverged is why this node serves nothing of the group (log.ErrDiverged); nil:
 	// it does.
 	Diverged error
@@ -161,6 +164,7 @@ func (g *Group) Status() Status {
 	defer r.mu.RUnlock()
 	s.Head, s.Keys, s.State = r.mu.head, len(r.mu.logs), r.mu.state
 	s.Diverged = r.divergence()
+	s.ViewsFrom = r.viewsFrom.Load()
 	s.Records, s.Bytes, s.Applied = r.mu.total.records, r.mu.total.bytes, r.mu.total.applied
 	return s
 }

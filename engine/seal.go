@@ -70,7 +70,7 @@ func (g *Group) runSeal(ctx context.Context, done func()) {
 		}
 		if err != nil {
 			s = nil // start anew from what is committed
-			if ctx.Err() == nil && !errors.Is(err, log.ErrClosed) && !errors.Is(err, ErrFetching) && !errors.Is(err, ErrNoQuorum) {
+			if ctx.Err() == nil && !errors.Is(err, log.ErrClosed) && !errors.Is(err, ErrFetching) && !errors.Is(err, ErrNoQuorum) && !errors.Is(err, ErrDiskFull) && !errors.Is(err, ErrBusy) {
 				g.engine.opts.Logger.Warn("sealing failed and will be tried again", "group", g.name, "err", err)
 				g.engine.opts.Events.BackgroundError(err)
 			}
@@ -113,7 +113,7 @@ func (s *sealer) skip(ctx context.Context) error {
 	var last *snapshot.Manifest
 	for {
 		m := s.g.replica.sealed.manifest(s.next)
-		if m == nil || !s.g.hasShard(m, false) || m.State.Size > 0 && !s.g.hasShard(m, true) {
+		if m == nil || !s.g.hasShard(m, false) {
 			break
 		}
 		last = m
@@ -209,6 +209,14 @@ func (s *sealer) encode(ctx context.Context, last uint64) (*snapshot.Manifest, e
 	if err != nil || h.State.IsZero() {
 		return m, err
 	}
+	if last < g.replica.viewsFrom.Load() {
+		// A sync has brought this member past the commit. It cannot say what the views
+		// were; others have captured them.
+		if agreed := g.replica.sealed.manifest(s.next); agreed != nil {
+			m.State = agreed.State
+		}
+		return m, nil
+	}
 	if own, err = g.createShard(s.next, true); err != nil {
 		return nil, err
 	}
@@ -267,6 +275,8 @@ func (g *Group) writeState(ctx context.Context, w io.Writer, commit uint64) erro
 	if err != nil {
 		return err
 	}
+	var hash log.StateHash
+	var element []byte
 	view, generation, ok, err := g.replica.generationFrom(0, 0)
 	for ; ok && err == nil; view, generation, ok, err = g.replica.generationFrom(view, uint64(generation)+1) {
 		rows := rowsAt{r: g.replica, g: g, view: view, generation: generation, commit: commit}
@@ -280,10 +290,19 @@ func (g *Group) writeState(ctx context.Context, w io.Writer, commit uint64) erro
 			if err != nil {
 				return err
 			}
+			element = log.AppendRowElement(element[:0], view, generation, row.Key, row.Commit, row.Value)
+			hash.Add(element)
 		}
 	}
 	if err != nil {
 		return err
+	}
+	h, err := g.replica.header(commit)
+	if err != nil {
+		return err
+	}
+	if digest := hash.Digest(); digest != h.State { // what is damaged must not be sealed
+		return &log.CorruptionError{Group: g.id, Commit: commit, Err: fmt.Errorf("the views as of it have the digest %s, its header %s", digest, h.State)}
 	}
 	return out.Close()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // outcome is what the caller of an append knows of it.
@@ -308,7 +309,7 @@ func outcomeOf(ctx context.Context, err error) (o outcome, expected bool) {
 
 // mayFail reports whether a read that was made with ctx may end with err.
 func mayFail(ctx context.Context, err error) bool {
-	return errors.Is(err, engine.ErrNoQuorum) || errors.Is(err, engine.ErrFetching) || errors.Is(err, log.ErrClosed) || ctx.Err() != nil
+	return errors.Is(err, engine.ErrNoQuorum) || errors.Is(err, engine.ErrFetching) || errors.Is(err, snapshot.ErrShards) || errors.Is(err, log.ErrClosed) || ctx.Err() != nil
 }
 
 // burst makes several appends without waiting in between.

@@ -11,6 +11,7 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/replay"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // agreement is the log that came of a run.
@@ -36,7 +37,7 @@ func readLog(ctx context.Context, src replay.Source, keys, folded []identity.ID)
 			if err != nil {
 				return a, err
 			}
-			if slices.Contains(folded, run.Key) {
+			if slices.Contains(folded, run.Key) || run.Key == snapshot.SegmentsKey() {
 				continue
 			}
 			key := slices.Index(keys, run.Key)

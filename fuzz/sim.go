@@ -18,6 +18,7 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/replay"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Simulation is one run of a group of three nodes. See the package comment.
@@ -42,6 +43,7 @@ type Outcome struct {
 	Starts, Stops, Cuts, Splits      int // of nodes, of power, of the network
 	FullDisks                        int
 	Trimmed, StateFetched            int           // Raft logs shortened, and members too far behind for them
+	Sealed, Archived                 int           // segments, on each node
 	Simulated                        time.Duration // on the clock of the run
 	Network                          inproc.Stats
 	Story                            []string // what happened to the cluster, and when
@@ -56,6 +58,7 @@ func (o *Outcome) Add(p Outcome) {
 	o.Starts, o.Stops, o.Cuts, o.Splits = o.Starts+p.Starts, o.Stops+p.Stops, o.Cuts+p.Cuts, o.Splits+p.Splits
 	o.FullDisks += p.FullDisks
 	o.Trimmed, o.StateFetched = o.Trimmed+p.Trimmed, o.StateFetched+p.StateFetched
+	o.Sealed, o.Archived = o.Sealed+p.Sealed, o.Archived+p.Archived
 	o.Simulated += p.Simulated
 	o.Network.Messages += p.Network.Messages
 	o.Network.Chunks += p.Network.Chunks
@@ -69,10 +72,10 @@ func (o *Outcome) Add(p Outcome) {
 func (o Outcome) String() string {
 	return fmt.Sprintf("%v: %d appends (%d acknowledged, %d unknown, %d refused), %d reads, %d stale, %d waits; "+
 		"%d writes (%d unknown, %d swaps), %d looks; %d commits, %d records; "+
-		"%d starts, %d stops, %d power cuts, %d splits, %d full disks; %d trims, %d states fetched; %d messages, %d dropped, %d cut, %d repeated, %d reordered",
+		"%d starts, %d stops, %d power cuts, %d splits, %d full disks; %d trims, %d states fetched, %d segments sealed, %d archived; %d messages, %d dropped, %d cut, %d repeated, %d reordered",
 		o.Simulated, o.Appends, o.Acked, o.Unknown, o.Refused, o.Reads, o.StaleReads, o.Waits,
 		o.Writes, o.Open, o.Swaps, o.Looks, o.Commits, o.Records,
-		o.Starts, o.Stops, o.Cuts, o.Splits, o.FullDisks, o.Trimmed, o.StateFetched,
+		o.Starts, o.Stops, o.Cuts, o.Splits, o.FullDisks, o.Trimmed, o.StateFetched, o.Sealed, o.Archived,
 		o.Network.Messages, o.Network.Dropped, o.Network.Cut, o.Network.Duplicated, o.Network.Reordered)
 }
 
@@ -99,6 +102,7 @@ type world struct {
 	outcome Outcome
 
 	trimmed, stateFetched atomic.Int64 // counted by the engines' events
+	sealed, archived      atomic.Int64
 }
 
 // node is one of the nodes, through all its lives.
@@ -138,6 +142,7 @@ func (s Simulation) Run(ctx context.Context) (Outcome, error) {
 	w.outcome.Network = w.net.Stats()
 	w.outcome.Trimmed = int(w.trimmed.Load())
 	w.outcome.StateFetched = int(w.stateFetched.Load())
+	w.outcome.Sealed, w.outcome.Archived = int(w.sealed.Load()), int(w.archived.Load())
 	if err != nil {
 		err = fmt.Errorf("simulation, seed %d: %w", s.Seed, err)
 	}
@@ -218,7 +223,13 @@ func (w *world) open() error {
 		RaftLogBytes:   16 << 10 << w.rng.IntN(6),
 		MemTableBytes:  1 << 20,
 		CacheBytes:     1 << 20,
+		SegmentBytes:   engine.MinSegmentBytes,
 	}
+	if options.RaftLogBytes <= 128<<10 { // reads reach into the archive, and members that lag take over segments
+		options.Retention = engine.Retention{Segments: 1}
+	}
+	options.Events.Sealed = func(string, *snapshot.Manifest) { w.sealed.Add(1) }
+	options.Events.Archived = func(string, *snapshot.Manifest) { w.archived.Add(1) }
 	options.Events.Trimmed = func(string, uint64) { w.trimmed.Add(1) }
 	options.Events.StateFetched = func(string, engine.SyncReport) { w.stateFetched.Add(1) }
 	options.Events.BackgroundError = func(err error) { w.history.fail("a node's own work failed: %w", err) }

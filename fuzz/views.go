@@ -362,6 +362,11 @@ func (w *world) judgeViews(ctx context.Context, head uint64) error {
 	}
 	var want []string
 	for i, n := range w.nodes {
+		if n.now.group.Status().ViewsFrom > 0 { // a sync has brought it here, without what was before
+			if report, err := n.now.group.Refold(ctx, nil); err != nil || report.Differs != 0 {
+				return fmt.Errorf("node %d builds its views anew: %+v, %w", i+1, report, err)
+			}
+		}
 		open, err := openObjects(ctx, n.now.group)
 		if err != nil {
 			return fmt.Errorf("node %d does not open the collections: %w", i+1, err)
