@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -218,6 +219,39 @@ func TestCollectionsAgree(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { collectionsAgree(t, uint64(seed)) })
 		})
 	}
+}
+
+// TestCollectionReady: a collection is ready with a quorum, and again when it is
+// back; without one Ready ends with its context.
+func TestCollectionReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := testContext(t)
+		c := openCluster(t, &engine.Options{ProposeTimeout: time.Second})
+		m, err := accounts.Open(ctx, c.Node(0))
+		if err != nil || m.Ready(ctx) != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(c.Stop(1), c.Stop(2)); err != nil {
+			t.Fatal(err)
+		}
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := m.Ready(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("without a quorum: %v", err)
+		}
+		back := make(chan error)
+		go func() { back <- m.Ready(ctx) }()
+		if err := errors.Join(c.Start(1), <-back); err != nil {
+			t.Fatal(err)
+		}
+		wrong, err := log.MapDef[string, string]{Name: "accounts", Values: log.JSON[string]()}.Reader(c.Node(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := wrong.Ready(ctx); !errors.Is(err, log.ErrCodec) {
+			t.Fatalf("another codec: %v", err)
+		}
+	})
 }
 
 func collectionsAgree(t *testing.T, seed uint64) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"sync/atomic"
+	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
 )
@@ -53,6 +54,27 @@ func (c *CollectionReader) Name() string { return c.entry.Name }
 // WaitFor returns when reads here reflect the write that returned p.
 func (c *CollectionReader) WaitFor(ctx context.Context, p Pointer) error {
 	return c.store.Home(c.key).WaitFor(ctx, p)
+}
+
+// readyPause is how long Ready waits between two attempts.
+const readyPause = 50 * time.Millisecond
+
+// Ready returns when the collection can be read linearizably here: the group has
+// a leader and a quorum, and this store reflects what was acknowledged before. It
+// tries until ctx ends; ErrClosed, and a collection that is not what the
+// definition says (ErrCodec, ErrKind), end it at once.
+func (c *CollectionReader) Ready(ctx context.Context) error {
+	for {
+		_, err := c.view(ctx, Linearizable())
+		if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, ErrCodec) || errors.Is(err, ErrKind) {
+			return err
+		}
+		select {
+		case <-time.After(readyPause):
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
 }
 
 // open registers the collection.
