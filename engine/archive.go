@@ -181,7 +181,7 @@ func (g *Group) archive() error {
 		held := slices.Min(s.mu.held)
 		pinned := len(s.mu.pins) > 0 && len(manifests) > 0 && s.mu.pins[0] <= manifests[0].Last
 		s.mu.RUnlock()
-		if len(manifests) == 0 || held <= n || pinned || keep.keeps(manifests[0], manifests[1:], time.Now()) {
+		if len(manifests) == 0 || held <= n || pinned || !g.hasShard(manifests[0], false) || keep.keeps(manifests[0], manifests[1:], time.Now()) {
 			return nil
 		}
 		m := manifests[0]

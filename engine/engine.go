@@ -64,6 +64,18 @@ var _ log.Store = (*Engine)(nil)
 // Errors: ErrLocked, ErrNoStore, ErrMismatch, log.ErrNewerFormat and
 // *log.CorruptionError say what they say; nothing has been changed then.
 func Open(dir string, opts *Options) (*Engine, error) {
+	e, err := openStopped(dir, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.start(); err != nil {
+		return nil, errors.Join(err, e.shutdown())
+	}
+	return e, nil
+}
+
+// openStopped opens the store and its groups, without Raft.
+func openStopped(dir string, opts *Options) (*Engine, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -132,7 +144,7 @@ func (e *Engine) open() error {
 			return err
 		}
 	}
-	return e.start()
+	return nil
 }
 
 // raftLogError maps the Raft log's own errors to those of the engine.
