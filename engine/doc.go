@@ -16,7 +16,11 @@
 //	lead.go      who leads: preference and transfer
 //	load.go      what Open finds again
 //	raft.go      the wall around the Raft library
-//	transfer.go  the state of a group, sent to a member that lags behind the Raft log
+//	segments.go  what is known of sealed segments; seal.go: how they come to be
+//	archive.go   commits that are not in the store any more, and who has what of them
+//	transfer.go  what a member that lags behind the Raft log is offered; sync.go: how
+//	             it catches up with that
+//	export.go    a group's history out of a store, and into one
 //	store.go     pebble; storefile.go: what the directory is; space.go: full disks
 //
 // raftlog is the log Raft keeps its entries in, inproc a network inside one

@@ -35,6 +35,7 @@ func Targets() []Target {
 		{"log", "FuzzParsePointer", "the text of a pointer"},
 		{"log", "FuzzParsePosition", "the text of a position"},
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
+		{"snapshot", "FuzzExport", "an export of a group"},
 		{"snapshot", "FuzzManifest", "the manifest of a sealed segment"},
 	}
 }

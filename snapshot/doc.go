@@ -12,7 +12,8 @@
 //	state.go     StateWriter, ReadState: the rows of all views as of a commit
 //	manifest.go  Manifest: what is committed of a sealed segment
 //	peers.go     Request, Peers: shards that other members have
-//	fetch.go     Fetch: an object from several members at once
+//	fetch.go     Fetcher: an object from several members at once
+//	export.go    ExportWriter, ReadExport: a group's history in one file
 //
 // # Who is believed
 //
@@ -28,5 +29,5 @@
 //
 // # Goroutines
 //
-//	runPeer      one per member that Fetch asks, until the object is complete
+//	runPeer      one per member that a Fetcher asks, until the object is complete
 package snapshot

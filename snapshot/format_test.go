@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"lukechampine.com/blake3"
 )
 
 // table returns the rows of the first table below a heading of the document.
@@ -119,4 +121,23 @@ func TestDocumentedFormats(t *testing.T) {
 	})
 	state, head, _ := stateOf(t, mem)
 	fields(t, "## State", state, map[string][]byte{"magic": []byte(stateMagic), "group": testGroup[:], "commit": le(head)})
+	// An export: the first frame is a segment, the last the hash of all before it.
+	export, _ := exported(t)
+	kinds := map[string]byte{}
+	for _, row := range table(t, "## Export") {
+		k, err := strconv.Atoi(row[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		what, _, _ := strings.Cut(row[1], ":")
+		kinds[what] = byte(k)
+	}
+	if kinds["the next segment"] != frameSegment || kinds["the next commit that is in no segment, header and body"] != frameCommit || kinds["the end"] != frameEnd {
+		t.Errorf("the document has the frames %v", kinds)
+	}
+	end := len(export) - 2 - hashSize
+	sum := blake3.Sum256(export[:end])
+	if !bytes.HasPrefix(export, append([]byte("mosaik.export.01"), testGroup[:]...)) || export[48] != frameSegment || !bytes.Equal(export[end:], append([]byte{frameEnd, hashSize}, sum[:]...)) {
+		t.Error("an export is not what the document says")
+	}
 }

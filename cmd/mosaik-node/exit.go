@@ -13,6 +13,7 @@ import (
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // Exit codes (docs/operating.md). A script takes any other for a failure.
@@ -62,7 +63,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitOK
 	case errors.As(err, &bad):
 		return exitUsage
-	case errors.As(err, &corrupt):
+	case errors.As(err, &corrupt), errors.Is(err, snapshot.ErrExport):
 		return exitCorrupt
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted

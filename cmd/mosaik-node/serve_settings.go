@@ -29,6 +29,9 @@ type settings struct {
 	memTableBytes       conf.Bytes
 	cacheBytes          conf.Bytes
 	raftLogBytes        conf.Bytes
+	retainSegments      int
+	retainBytes         conf.Bytes
+	retainAge           time.Duration
 	maxBodyBytes        conf.Bytes
 
 	set    *pflag.FlagSet
@@ -53,6 +56,9 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.Var(&s.memTableBytes, "memtable-bytes", "size of the store's write buffer, of which there may be four (default 64MiB, less on a small disk)")
 	f.Var(&s.cacheBytes, "cache-bytes", "size of the store's block cache")
 	f.Var(&s.raftLogBytes, "raft-log-bytes", "how much Raft log a group keeps for members that lag")
+	f.DurationVar(&s.retainAge, "retain-age", 0, "keep segments in the store while they are younger; see retain-segments")
+	f.Var(&s.retainBytes, "retain-bytes", "keep so much sealed history in the store; see retain-segments")
+	f.IntVar(&s.retainSegments, "retain-segments", 0, "keep so many sealed segments in the store; what no limit keeps is archived (default: all is kept)")
 	f.Var(&s.maxBodyBytes, "max-body-bytes", "largest body of one append request")
 	cmd.Flags().AddFlagSet(f)
 	cmd.Flags().StringVar(&s.config, "config", "", "TOML file with settings under the names of these flags (MOSAIK_CONFIG)")
@@ -100,6 +106,9 @@ func (s *settings) check() error {
 			return bad(name, fmt.Errorf("%v is no time to wait", d))
 		}
 	}
+	if s.retainSegments < 0 || s.retainAge < 0 {
+		return bad("retain-segments and retain-age", errors.New("they must not be negative"))
+	}
 	return nil
 }
 
@@ -114,5 +123,6 @@ func (s *settings) options(logger *slog.Logger) *engine.Options {
 		Spread: s.spread, Named: s.named, Logger: logger,
 		ProposeTimeout: s.proposeTimeout, InFlight: s.inFlight,
 		MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
+		Retention: engine.Retention{Segments: s.retainSegments, Bytes: int64(s.retainBytes), Age: s.retainAge},
 	}
 }

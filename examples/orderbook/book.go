@@ -380,7 +380,8 @@ func rows[T any](v log.View, kind byte, decode func(log.Row) T) iter.Seq2[T, err
 
 // Book is a book as of one commit, each side with its best order first.
 type Book struct {
-	Buys, Sells []Resting
+	Buys  []Resting // highest price first
+	Sells []Resting // lowest price first
 }
 
 // readBook reads the whole book from a view.
