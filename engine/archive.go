@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -174,6 +173,12 @@ func (g *Group) archive() error {
 		return err
 	}
 	s := &g.replica.sealed
+	dropped := false
+	defer func() {
+		if dropped { // the space is given back when the store has written that the commits are gone
+			_, _ = g.replica.db.AsyncFlush() // a failure is told of by the store, and tried again by it
+		}
+	}()
 	for {
 		s.mu.RLock()
 		n := s.mu.archived
@@ -191,6 +196,7 @@ func (g *Group) archive() error {
 		if err := g.replica.drop(m); err != nil {
 			return fmt.Errorf("archive segment %d of group %s: %w", m.Number, g.name, err)
 		}
+		dropped = true
 		g.engine.opts.Events.Archived(g.name, m)
 	}
 }
@@ -329,67 +335,55 @@ func (g *Group) serveShard(ctx context.Context, r snapshot.Request) ([]byte, err
 	if !r.State && m.Last <= g.replica.archivedTo.Load() {
 		return nil, fmt.Errorf("%w: shard %d of segment %d of group %s, which is archived", log.ErrNotFound, r.Shard, r.Segment, g.name)
 	}
-	shards, err := g.served.shards(ctx, g, m, r.State)
+	object, err := g.served.object(ctx, g, m, r.State)
 	if err != nil {
 		return nil, err
 	}
-	if r.Shard < 0 || r.Shard >= len(shards) {
-		return nil, fmt.Errorf("%w: shard %d of %d", log.ErrNotFound, r.Shard, len(shards))
-	}
-	return r.Answer(c, bytes.NewReader(shards[r.Shard]))
+	return r.AnswerFrom(c, object)
 }
 
-// servedObjects is how many objects are kept coded for members that ask.
-const servedObjects = 2
+// servedObjects is how many objects are kept in memory for members that ask.
+const servedObjects = 3
 
-// served holds the shards of the objects that other members asked for last.
+// served holds the objects that other members asked for last.
 type served struct {
-	mu      sync.Mutex // held while an object is coded, so that it is coded once
+	mu      sync.Mutex // held while an object is read, so that it is read once
 	objects []servedObject
 }
 
 type servedObject struct {
 	segment uint64
 	state   bool
-	shards  [][]byte
+	bytes   []byte
 }
 
-func (s *served) shards(ctx context.Context, g *Group, m *snapshot.Manifest, state bool) ([][]byte, error) {
+// object returns the bytes of a segment or state. They are not compared with the
+// manifest: who asked does that.
+func (s *served) object(ctx context.Context, g *Group, m *snapshot.Manifest, state bool) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.objects {
 		if o.segment == m.Number && o.state == state {
-			return o.shards, nil
+			return o.bytes, nil
 		}
 	}
-	buffers := make([]bytes.Buffer, m.Commits.Geometry.Shards())
-	writers := make([]io.Writer, len(buffers))
-	for i := range buffers {
-		writers[i] = &buffers[i]
-	}
-	want := &m.Commits
-	write := func(w io.Writer) error {
-		_, err := g.writeSegment(ctx, w, m.Range)
-		return err
-	}
+	size := m.Commits.Size
 	if state {
-		want = &m.State
-		write = func(w io.Writer) error { return g.writeState(ctx, w, m.Last) }
+		size = m.State.Size
 	}
-	c, err := encodeFrom(m.Commits.Geometry, writers, write)
+	object := make(sliceWriter, 0, size)
+	var err error
+	if state {
+		err = g.writeState(ctx, &object, m.Last)
+	} else {
+		_, err = g.writeSegment(ctx, &object, m.Range, false)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if c.Hash != want.Hash {
-		return nil, &log.CorruptionError{Group: g.id, Commit: m.First, Err: fmt.Errorf("segment %d hashes to %s here, the manifest has %s", m.Number, c.Hash, want.Hash)}
-	}
-	o := servedObject{segment: m.Number, state: state}
-	for i := range buffers {
-		o.shards = append(o.shards, buffers[i].Bytes())
 	}
 	if len(s.objects) == servedObjects {
 		s.objects = s.objects[1:]
 	}
-	s.objects = append(s.objects, o)
-	return o.shards, nil
+	s.objects = append(s.objects, servedObject{m.Number, state, object})
+	return object, nil
 }

@@ -103,7 +103,7 @@ func TestSegments(t *testing.T) {
 	}
 	fill(t, ctx, c.Node(0), 1, 300)
 	held(t, ctx, c, 8)
-	sameHeads(t, ctx, c)
+	settled(t, ctx, c)
 	g := c.Node(0).Groups()[0]
 	segments := g.Segments()
 	var before *snapshot.Manifest

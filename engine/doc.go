@@ -43,6 +43,8 @@
 //	Group.runWitness     one per group: commits this replica's votes on digests
 //	Group.runSeal        one per group: seals segments, keeps their shards, archives
 //	runWrite             one while a segment is coded: its bytes, into a pipe
+//	runStop              one during a state sync: ends it when the Raft library wants
+//	syncing.runBring     one during a state sync: brings the next segment
 //	Engine.runTrim       one: lets the Raft log forget what the store has
 //	Engine.runYield      one, on a node that does not want to lead: hands the lead over
 //	Engine.runDrain      one, during Close: waits for the writers

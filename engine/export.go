@@ -32,7 +32,7 @@ func (g *Group) Export(ctx context.Context, w io.Writer, progress func(done, tot
 			break
 		}
 		object := make(sliceWriter, 0, m.Commits.Size)
-		if _, err := g.writeSegment(ctx, &object, m.Range); err != nil {
+		if _, err := g.writeSegment(ctx, &object, m.Range, true); err != nil {
 			return fail(err)
 		}
 		if err := out.Segment(m, object); err != nil {

@@ -62,6 +62,16 @@ type syncing struct {
 	from   uint64 // views are folded from the commit after this one on
 	report SyncReport
 	batch  int // bytes of commits since the last write
+	ahead  *ahead
+}
+
+// ahead is the next segment, which is on its way while one is taken over.
+type ahead struct {
+	m      *snapshot.Manifest
+	object []byte
+	here   bool // the store had its commits
+	err    error
+	done   chan struct{}
 }
 
 // receive brings the replica to where an offer stands. It returns when that is
@@ -125,11 +135,22 @@ func (s *syncing) run(ctx context.Context) error {
 		return err
 	}
 	state := s.captured()
-	for _, m := range s.o.manifests {
+	defer func() {
+		if s.ahead != nil { // of a sync that has failed; ctx ends with it
+			<-s.ahead.done
+		}
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i, m := range s.o.manifests {
 		if m.Last <= s.r.state.number {
 			continue
 		}
-		if err := s.segment(ctx, m, m == state); err != nil {
+		var next *snapshot.Manifest
+		if i+1 < len(s.o.manifests) {
+			next = s.o.manifests[i+1]
+		}
+		if err := s.segment(ctx, m, next, m == state); err != nil {
 			return fmt.Errorf("segment %d: %w", m.Number, err)
 		}
 	}
@@ -213,29 +234,44 @@ func (s *syncing) captured() *snapshot.Manifest {
 
 // segment takes over the commits of a segment that are not here yet, and with them
 // the state that was captured, if the views are taken from there.
-func (s *syncing) segment(ctx context.Context, m *snapshot.Manifest, state bool) error {
-	object, here, err := s.local(ctx, m)
-	if err != nil {
-		return err
+func (s *syncing) segment(ctx context.Context, m, next *snapshot.Manifest, state bool) error {
+	got := s.ahead
+	if got == nil {
+		got = s.bring(ctx, m)
 	}
+	<-got.done
+	s.ahead = nil
+	if got.err != nil {
+		return got.err
+	}
+	if next != nil && !state { // one object at a time
+		s.ahead = s.bring(ctx, next)
+	}
+	object, here := got.object, got.here
 	if !here {
-		if object, err = s.fetch(ctx, m, false); err != nil {
-			return err
-		}
 		s.report.Fetched++
-		if err := s.ingestCommits(m, object); err != nil {
-			return err
-		}
 	}
 	s.report.Segments++
+	var commits []log.Commit // checked; bodies in object
+	for c, err := range snapshot.Commits(m, object) {
+		if err != nil {
+			return err
+		}
+		commits = append(commits, c)
+	}
+	if !here {
+		if err := s.ingestCommits(m, commits); err != nil {
+			return err
+		}
+	}
 	if err := s.keepShard(m, object, false); err != nil {
 		return err
 	}
-	for c, err := range snapshot.Commits(m, object) {
-		if err == nil && c.Header.Number > s.r.state.number {
-			err = s.commit(&c, true)
+	for i := range commits {
+		if commits[i].Header.Number <= s.r.state.number {
+			continue
 		}
-		if err != nil {
+		if err := s.commit(&commits[i], true); err != nil {
 			return err
 		}
 	}
@@ -253,6 +289,21 @@ func (s *syncing) segment(ctx context.Context, m *snapshot.Manifest, state bool)
 		return err
 	}
 	return s.installState(m, rows)
+}
+
+// bring begins to bring a segment, from the store or from other members.
+func (s *syncing) bring(ctx context.Context, m *snapshot.Manifest) *ahead {
+	a := &ahead{m: m, done: make(chan struct{})}
+	go s.runBring(ctx, a)
+	return a
+}
+
+// runBring brings one segment.
+func (s *syncing) runBring(ctx context.Context, a *ahead) {
+	defer close(a.done)
+	if a.object, a.here, a.err = s.local(ctx, a.m); a.err == nil && !a.here {
+		a.object, a.err = s.fetch(ctx, a.m, false)
+	}
 }
 
 // local returns the bytes of a segment whose commits the store has whole.
@@ -329,12 +380,11 @@ func (s *syncing) keepShard(m *snapshot.Manifest, object []byte, state bool) err
 	if err != nil {
 		return err
 	}
-	shards := make([]io.Writer, m.Commits.Geometry.Shards())
-	if int(s.g.self) > len(shards) {
-		return errors.Join(f.finish(), fmt.Errorf("member %d of %d has no shard", s.g.self, len(shards)))
+	c := &m.Commits
+	if state {
+		c = &m.State
 	}
-	shards[s.g.self-1] = f
-	_, err = encodeFrom(m.Commits.Geometry, shards, func(w io.Writer) error { _, err := w.Write(object); return err })
+	err = snapshot.WriteShard(f, c, object, int(s.g.self)-1)
 	if err = errors.Join(err, f.finish()); err != nil {
 		return err
 	}
@@ -368,7 +418,7 @@ func (s *syncing) ingest(ctx context.Context, t *table) error {
 }
 
 // ingestCommits puts the commits of a segment into the store.
-func (s *syncing) ingestCommits(m *snapshot.Manifest, object []byte) error {
+func (s *syncing) ingestCommits(m *snapshot.Manifest, commits []log.Commit) error {
 	lower, upper := appendCommitKey(nil, s.r.shard, m.First, 0), appendCommitKey(nil, s.r.shard, m.Last+1, 0)
 	if err := s.clear(lower, upper); err != nil {
 		return err
@@ -377,12 +427,11 @@ func (s *syncing) ingestCommits(m *snapshot.Manifest, object []byte) error {
 	if err != nil {
 		return err
 	}
-	var key []byte
-	for c, err := range snapshot.Commits(m, object) {
-		if err != nil {
-			return errors.Join(err, t.w.Close())
-		}
-		rest := c.AppendTo(nil)
+	var key, encoded []byte
+	for i := range commits {
+		c := &commits[i]
+		encoded = c.AppendTo(encoded[:0])
+		rest := encoded
 		for piece := 0; len(rest) > 0; piece++ {
 			n := min(len(rest), pieceBytes)
 			key = appendCommitKey(key[:0], s.r.shard, c.Header.Number, piece)

@@ -91,7 +91,7 @@ func TestSync(t *testing.T) {
 	ctx := testContext(t)
 	s := openSynced(t, ctx, engine.Retention{}, nil)
 	fill(t, ctx, s.Node(0), 1, 60)
-	sameHeads(t, ctx, s.Cluster)
+	settled(t, ctx, s.Cluster)
 	early := s.Node(2).Groups()[0].Head().Number
 	if err := s.Stop(2); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestSync(t *testing.T) {
 	if r.Anew || r.Fetched == 0 || len(r.Sent) != 2 {
 		t.Fatalf("%+v", r)
 	}
-	sameHeads(t, ctx, s.Cluster)
+	settled(t, ctx, s.Cluster)
 	if _, err := s.Node(2).Check(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -118,22 +118,29 @@ func TestSync(t *testing.T) {
 	sameContents(t, ctx, s.Cluster, early)
 }
 
-// sameContents compares what all nodes have: audits, and the map as of some
-// commits.
-func sameContents(t *testing.T, ctx context.Context, c *cluster.Cluster, commits ...uint64) {
+// settled waits until all nodes stand at the same commit: they may be telling each
+// other what they hold.
+func settled(t *testing.T, ctx context.Context, c *cluster.Cluster) (head log.Head) {
 	t.Helper()
-	eventually(t, ctx, "all nodes stand at the same commit", func() bool { // they may be telling each other what they hold
+	eventually(t, ctx, "all nodes stand at the same commit", func() bool {
 		heads := make(map[log.Head]bool)
 		for _, n := range c.Running() {
-			head, err := n.Groups()[0].Sync(ctx)
-			if err != nil {
+			var err error
+			if head, err = n.Groups()[0].Sync(ctx); err != nil {
 				t.Fatal(err)
 			}
 			heads[head] = true
 		}
 		return len(heads) == 1
 	})
-	head := c.Node(0).Groups()[0].Head()
+	return head
+}
+
+// sameContents compares what all nodes have: audits, and the map as of some
+// commits.
+func sameContents(t *testing.T, ctx context.Context, c *cluster.Cluster, commits ...uint64) {
+	t.Helper()
+	head := settled(t, ctx, c)
 	var first string
 	for i, n := range c.Running() {
 		g := n.Groups()[0]

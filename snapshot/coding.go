@@ -238,3 +238,106 @@ func (e *Encoder) stripe(n int, shards []io.Writer) error {
 	}
 	return nil
 }
+
+// WriteShard writes one shard of an object that is in memory, and compares it with
+// its root in the coding: a *log.CorruptionError if it is another.
+func WriteShard(w io.Writer, c *Coding, object []byte, shard int) error {
+	if shard < 0 || shard >= len(c.Shards) || uint64(len(object)) != c.Size {
+		return fmt.Errorf("mosaik: shard %d of %d of an object of %d bytes, %d are here", shard, len(c.Shards), c.Size, len(object))
+	}
+	s, err := newShardOf(c, object, shard)
+	if err != nil {
+		return err
+	}
+	var hashes []byte
+	for stripe := range c.Stripes() {
+		cell, err := s.cell(stripe)
+		if err != nil {
+			return err
+		}
+		h := log.Sum(cell)
+		hashes = append(hashes, h[:]...)
+		if _, err := w.Write(cell); err != nil {
+			return err
+		}
+	}
+	if log.Sum(hashes) != c.Shards[shard] {
+		return &log.CorruptionError{Err: fmt.Errorf("shard %d does not hash to its root", shard)}
+	}
+	_, err = w.Write(hashes)
+	return err
+}
+
+// shardOf makes the cells of one shard of an object that is in memory.
+type shardOf struct {
+	c      *Coding
+	object []byte
+	shard  int
+	code   reedsolomon.Encoder // nil for a data shard
+	buf    []byte
+}
+
+func newShardOf(c *Coding, object []byte, shard int) (*shardOf, error) {
+	s := &shardOf{c: c, object: object, shard: shard}
+	if shard < c.K {
+		return s, nil
+	}
+	var err error
+	s.code, err = reedsolomon.New(c.K, c.M, codeOptions...)
+	return s, err
+}
+
+// cell returns a cell, good until the next call.
+func (s *shardOf) cell(stripe int) ([]byte, error) {
+	size := s.c.CellSize(stripe)
+	whole := s.object[stripe*s.c.K*CellBytes:][:s.c.StripeSize(stripe)]
+	data := func(i int) []byte { return whole[min(i*size, len(whole)):min((i+1)*size, len(whole))] }
+	if s.code == nil {
+		if cell := data(s.shard); len(cell) == size {
+			return cell, nil
+		}
+		s.buf = append(append(s.buf[:0], data(s.shard)...), make([]byte, size-len(data(s.shard)))...)
+		return s.buf, nil
+	}
+	cells := make([][]byte, s.c.Geometry.Shards())
+	for i := range cells {
+		cells[i] = make([]byte, size)
+		if i < s.c.K {
+			copy(cells[i], data(i))
+		}
+	}
+	if err := s.code.Encode(cells); err != nil {
+		return nil, fmt.Errorf("mosaik: encode: %w", err)
+	}
+	return cells[s.shard], nil
+}
+
+// AnswerFrom returns what a request asks for from an object that is in memory.
+func (r Request) AnswerFrom(c *Coding, object []byte) ([]byte, error) {
+	n := c.Stripes()
+	if r.Shard < 0 || r.Shard >= len(c.Shards) || r.First < 0 || r.Count < 0 || r.Count > MaxCells || r.First+r.Count > n || uint64(len(object)) != c.Size {
+		return nil, fmt.Errorf("mosaik: shard request: shard %d, stripes %d to %d of %d", r.Shard, r.First, r.First+r.Count, n)
+	}
+	s, err := newShardOf(c, object, r.Shard)
+	if err != nil {
+		return nil, err
+	}
+	first, count := r.First, r.Count
+	if r.Count == 0 {
+		first, count = 0, n
+	}
+	var b []byte
+	for stripe := first; stripe < first+count; stripe++ {
+		cell, err := s.cell(stripe)
+		if err != nil {
+			return nil, err
+		}
+		if r.Count > 0 {
+			b = append(b, cell...)
+			continue
+		}
+		h := log.Sum(cell)
+		b = append(b, h[:]...)
+	}
+	return b, nil
+}

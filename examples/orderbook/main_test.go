@@ -247,3 +247,34 @@ func TestRepeatedFills(t *testing.T) {
 		equal(t, fmt.Sprintf("fills after %d", after), rest, want.fills[after:])
 	}
 }
+
+// late is a store where each command to one log arrives a moment after a copy of
+// it, which an earlier loop had given up.
+type late struct {
+	*log.Memory
+	key identity.ID
+}
+
+func (l late) Home(identity.ID) log.GroupStore { return l }
+
+func (l late) AppendAsync(ctx context.Context, key identity.ID, payloads ...[]byte) *log.Future {
+	if key == l.key {
+		l.Memory.AppendAsync(ctx, key, payloads...)
+	}
+	return l.Memory.AppendAsync(ctx, key, payloads...)
+}
+
+// A trade whose answer nobody got is published by the loop that meets it as a
+// repetition.
+func TestMatchRepeated(t *testing.T) {
+	store, m := newMarket(t)
+	m, err := Open(t.Context(), late{store, m.book}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	orders := randomOrders(100)
+	if err := m.Match(t.Context(), appendOrders(t, m, orders...)); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "outcome", outcomeOf(t, m), expected(orders))
+}
