@@ -84,13 +84,17 @@ func (f *Fetcher) Object(ctx context.Context, c *Coding, r Request, w io.Writer)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o := &fetching{f: f, c: c, r: r, stripes: make([]fetchedStripe, c.Stripes()), hashes: make([][]byte, c.Geometry.Shards()), changed: make(chan struct{})}
-	var wg sync.WaitGroup
+	var asked []int // by their shards
 	for shard, m := range f.Members {
 		if !m.IsZero() && shard < c.Geometry.Shards() {
-			o.running++
-			wg.Add(1)
-			go o.runPeer(ctx, &wg, m, shard)
+			asked = append(asked, shard)
 		}
+	}
+	o.running = len(asked) // before any of them runs
+	var wg sync.WaitGroup
+	wg.Add(len(asked))
+	for _, shard := range asked {
+		go o.runPeer(ctx, &wg, f.Members[shard], shard)
 	}
 	err := o.write(ctx, w)
 	cancel()
@@ -174,10 +178,10 @@ func (o *fetching) wait(ctx context.Context, stripe int) ([][]byte, error) {
 			o.mu.Unlock()
 			return cells, nil
 		}
-		running, reasons, changed := o.running, errors.Join(o.reasons...), o.changed
+		here, running, reasons, changed := len(s.cells), o.running, errors.Join(o.reasons...), o.changed
 		o.mu.Unlock()
 		if running == 0 {
-			return nil, fmt.Errorf("%w: %d of %d+%d of stripe %d, %d are needed: %w", ErrShards, len(s.cells), o.c.K, o.c.M, stripe, o.c.K, errors.Join(reasons, ctx.Err()))
+			return nil, fmt.Errorf("%w: %d of %d+%d of stripe %d, %d are needed: %w", ErrShards, here, o.c.K, o.c.M, stripe, o.c.K, errors.Join(reasons, ctx.Err()))
 		}
 		select {
 		case <-changed:
