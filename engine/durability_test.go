@@ -177,6 +177,7 @@ func TestErrorsOfOpen(t *testing.T) {
 	}
 	for _, o := range []*engine.Options{
 		{Spread: 3},
+		{SegmentBytes: 1 << 20},
 		{Peer: identity.PeerID{1}},
 		{Peer: peer, Members: []identity.PeerID{peer, {1}}},
 	} {

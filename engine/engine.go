@@ -189,7 +189,8 @@ func (e *Engine) openStoreFile() error {
 			}
 		}
 		o.Spread = cmp.Or(o.Spread, 1)
-		s = &storeFile{host: host, peer: o.Peer, members: o.Members, spread: o.Spread, named: o.Named}
+		o.SegmentBytes = cmp.Or(o.SegmentBytes, snapshot.SegmentBytes)
+		s = &storeFile{host: host, peer: o.Peer, members: o.Members, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
 		return writeStoreFile(o.FS, e.dir, s)
 	}
 	if err != nil {

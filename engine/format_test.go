@@ -192,7 +192,7 @@ func TestDocumentedDirectory(t *testing.T) {
 
 func TestDocumentedStoreFile(t *testing.T) {
 	members := []identity.PeerID{{1}, {2}}
-	s := storeFile{host: "alpha", peer: members[1], members: members, spread: 2, named: []string{"prices", "two words"}}
+	s := storeFile{host: "alpha", peer: members[1], members: members, spread: 2, segment: snapshot.SegmentBytes, named: []string{"prices", "two words"}}
 	example := fence(t, "## Store file", "text")
 	if got := string(s.encode()); got != example {
 		t.Errorf("the document's store file is\n%sthe code's\n%s", example, got)

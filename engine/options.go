@@ -134,7 +134,7 @@ type Options struct {
 	// CacheBytes is the size of the store's block cache. Default 64 MiB.
 	CacheBytes int64
 	// SegmentBytes is the size at which the sealed segments of a group end. It is part
-	// of the groups' ids: all members must have the same. Default 16 MiB.
+	// of the groups' ids: all members must have the same. Kept. Default 16 MiB.
 	SegmentBytes int64
 	// Retention says how much sealed history stays in the store; by default, all of
 	// it. Not kept; members may differ.
@@ -235,9 +235,6 @@ func (o *Options) withDefaults() *Options {
 	if out.CacheBytes == 0 {
 		out.CacheBytes = 64 << 20
 	}
-	if out.SegmentBytes == 0 {
-		out.SegmentBytes = snapshot.SegmentBytes
-	}
 	if out.ServeBytesPerSecond == 0 {
 		out.ServeBytesPerSecond = 256 << 20
 	}
@@ -261,7 +258,7 @@ func (o *Options) validate() error {
 		return bad("Preference: %v is none", o.Preference)
 	case o.InFlight < 0 || o.InFlight > proposerWindow:
 		return bad("InFlight: %d, the limit is %d", o.InFlight, proposerWindow)
-	case o.SegmentBytes < MinSegmentBytes || o.SegmentBytes > MaxSegmentBytes:
+	case o.SegmentBytes != 0 && o.SegmentBytes < MinSegmentBytes || o.SegmentBytes > MaxSegmentBytes:
 		return bad("SegmentBytes: %d, %d to %d are possible", o.SegmentBytes, MinSegmentBytes, MaxSegmentBytes)
 	case o.ServeBytesPerSecond < 0, o.Retention.Segments < 0, o.Retention.Bytes < 0, o.Retention.Age < 0:
 		return bad("ServeBytesPerSecond and Retention must not be negative")

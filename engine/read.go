@@ -46,7 +46,9 @@ func (g *Group) WaitFor(ctx context.Context, p log.Pointer) error {
 	for {
 		changed, closed := g.replica.watch(), g.engine.done
 		if g.Head().Number >= p.Commit {
-			return g.checkPointer(p)
+			if err := g.checkPointer(p); !errors.Is(err, ErrFetching) {
+				return err
+			}
 		}
 		select {
 		case <-changed:

@@ -18,11 +18,12 @@ import (
 // can read it, and ends in a digest of itself:
 //
 //	mosaik store
-//	format 2
+//	format 3
 //	host <hostname>
 //	peer <hex>
 //	members <hex> ...
 //	spread <n>
+//	segment <bytes>
 //	named <quoted name> ...
 //	sum <BLAKE3 hex of all lines above>
 const (
@@ -35,6 +36,7 @@ type storeFile struct {
 	peer    identity.PeerID
 	members []identity.PeerID
 	spread  int
+	segment int64 // Options.SegmentBytes
 	named   []string
 }
 
@@ -44,7 +46,7 @@ func (s *storeFile) encode() []byte {
 	for _, m := range s.members {
 		fmt.Fprintf(&b, " %s", m)
 	}
-	fmt.Fprintf(&b, "\nspread %d\nnamed", s.spread)
+	fmt.Fprintf(&b, "\nspread %d\nsegment %d\nnamed", s.spread, s.segment)
 	for _, n := range s.named {
 		fmt.Fprintf(&b, " %s", strconv.Quote(n))
 	}
@@ -119,6 +121,13 @@ func decodeStoreFile(text string) (*storeFile, error) {
 	}
 	if s.spread, err = strconv.Atoi(spread); err != nil {
 		return nil, fmt.Errorf("spread: %w", err)
+	}
+	segment, err := field("segment")
+	if err != nil {
+		return nil, err
+	}
+	if s.segment, err = strconv.ParseInt(segment, 10, 64); err != nil || s.segment < MinSegmentBytes || s.segment > MaxSegmentBytes {
+		return nil, fmt.Errorf("segment: %q is no size of segments", segment)
 	}
 	named, err := field("named")
 	if err != nil {
@@ -196,6 +205,12 @@ func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
 	}
 	if o.Spread != s.spread {
 		return false, mismatch("Spread", o.Spread, s.spread)
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = s.segment
+	}
+	if o.SegmentBytes != s.segment {
+		return false, mismatch("SegmentBytes", o.SegmentBytes, s.segment)
 	}
 	for _, name := range o.Named {
 		if !slices.Contains(s.named, name) {

@@ -41,6 +41,9 @@ const (
 	// patience is how long a tick may take. A machine that is busy with other things
 	// makes the demo slow, not wrong.
 	patience = time.Minute
+	// Of the nodes of the demo.
+	demoSegmentBytes = 256 << 10
+	demoRaftLogBytes = 1 << 20
 )
 
 // demoOptions are the flags of the demo.
@@ -65,7 +68,8 @@ func newDemoCmd(g *globals) *cobra.Command {
 		Long: `demo starts some nodes in this process, each with a directory of its own, and feeds
 them market data: one stream for each pair, named oracle.price/PAIR, one record
 for each tick. Halfway it stops a node, goes on with the others, starts it again
-and lets it catch up. In the end it audits every node, reads every tick back from
+and lets it catch up, by sealed segments in shards from both others if it was away
+for longer than their Raft logs reach back. In the end it audits every node, reads every tick back from
 each of them, and replays each from one commit in the middle of the log: all of
 them must come to the same digest. It exits with 0 only if they do.
 
@@ -112,7 +116,7 @@ file is read as it is fed: a line that is wrong ends the demo with its number.`,
 		if err != nil {
 			return badTicks(cmd, err)
 		}
-		d := &demo{opts: opts, source: source, screen: newScreen(g.err)}
+		d := &demo{opts: opts, source: source, screen: newScreen(g.err), synced: make(chan engine.SyncReport, 1)}
 		err = d.run(cmd.Context(), func(r *demoReport) error {
 			if g.json {
 				return printJSON(g.out, r)
@@ -132,6 +136,7 @@ type demo struct {
 	dir     string
 	cluster *cluster.Cluster
 	report  demoReport
+	synced  chan engine.SyncReport // of the node that was away, if it had to
 }
 
 // run goes through the demo and hands what came out to print. The cluster is
@@ -217,7 +222,16 @@ func (d *demo) removeDir(err error) error {
 // start starts the nodes and waits until they can be written to.
 func (d *demo) start(ctx context.Context) error {
 	d.screen.note("starting " + plural(d.opts.nodes, "node"))
-	c, err := cluster.Open(cluster.Options{Nodes: d.opts.nodes, Dir: d.dir, Engine: &engine.Options{ProposeTimeout: patience}})
+	// Small segments and a short Raft log: the node that was away has to take over
+	// segments from the others, which else it would only after hundreds of megabytes.
+	o := &engine.Options{ProposeTimeout: patience, SegmentBytes: demoSegmentBytes, RaftLogBytes: demoRaftLogBytes}
+	o.Events.StateFetched = func(_ string, r engine.SyncReport) {
+		select {
+		case d.synced <- r:
+		default: // one is told of
+		}
+	}
+	c, err := cluster.Open(cluster.Options{Nodes: d.opts.nodes, Dir: d.dir, Engine: o})
 	if err != nil {
 		return err
 	}

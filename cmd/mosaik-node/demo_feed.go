@@ -564,6 +564,16 @@ func (o *outage) tellCaughtUp() {
 	took := time.Since(o.restart)
 	o.waiting = false
 	o.d.report.Outage.CaughtUp = took.Seconds()
+	select {
+	case r := <-o.d.synced:
+		o.d.report.Outage.Segments = r.Fetched
+		for i, m := range o.d.group(o.node).Status().Members {
+			if sent := r.Sent[m]; sent > 0 {
+				o.d.report.Outage.Sent = append(o.d.report.Outage.Sent, sentInfo{nodeName(i), sent})
+			}
+		}
+	default: // the Raft log was enough
+	}
 	o.d.screen.step("", "it has caught up, %s after its start", seconds(took))
 }
 

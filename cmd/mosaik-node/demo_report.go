@@ -66,6 +66,15 @@ type outageReport struct {
 	RestartedAt uint64  `json:"restarted_at_tick"`            // fed until then
 	Behind      uint64  `json:"commits_behind"`               // when it was open again
 	CaughtUp    float64 `json:"caught_up_seconds"`            // from then, its opening included
+	// Of a state sync, if the node was behind the Raft log.
+	Segments uint64     `json:"segments_fetched,omitempty"`
+	Sent     []sentInfo `json:"sent,omitempty"`
+}
+
+// sentInfo is what a node has sent to the one that was away.
+type sentInfo struct {
+	Node  string `json:"node"`
+	Bytes uint64 `json:"bytes"`
 }
 
 type replayReport struct {
@@ -235,6 +244,13 @@ func (r *demoReport) printNumbers(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "  %s was away from tick %s to %s%s\n", name, grouped(o.StoppedAt), grouped(o.RestartedAt), next)
 		fmt.Fprintf(b, "  back again, %s caught up on %s in %s\n", o.Node, plural(o.Behind, "commit"), secondsOf(o.CaughtUp))
+		if o.Segments > 0 {
+			var from []string
+			for _, s := range o.Sent {
+				from = append(from, fmt.Sprintf("%s from %s", kilobytes(s.Bytes), s.Node))
+			}
+			fmt.Fprintf(b, "  it took over %s in shards: %s\n", plural(o.Segments, "sealed segment"), strings.Join(from, ", "))
+		}
 	}
 	fmt.Fprintf(b, "  %s of commits on each node, %d bytes a tick\n", kilobytes(r.Bytes), r.Bytes/max(t.Acknowledged, 1))
 }

@@ -24,10 +24,23 @@ var errDisagree = errors.New("the nodes do not agree")
 // the others' have. What is wrong with a node goes into the report; the error is
 // about what kept verify from looking.
 func (d *demo) verify(ctx context.Context) error {
+	// All are looked at up to one commit: nodes that tell each other which segments
+	// they hold go on committing.
+	last, err := d.group(0).Commit(d.group(0).Head().Number)
+	if err != nil {
+		return err
+	}
 	for i := range d.opts.nodes {
 		n := &d.report.Nodes[i]
-		head := d.group(i).Head()
+		g := d.group(i)
+		if err := g.WaitFor(ctx, last.Pointer()); ctx.Err() != nil {
+			return err
+		}
+		head := g.Head()
 		n.Head.Commit, n.Head.Digest = head.Number, head.Digest
+		if c, err := g.Commit(last.Header.Number); err == nil {
+			n.Head.Commit, n.Head.Digest = c.Header.Number, c.Digest
+		}
 	}
 	if err := d.audit(ctx); err != nil {
 		return err
@@ -43,7 +56,7 @@ func (d *demo) audit(ctx context.Context) error {
 	began := time.Now()
 	for i := range d.opts.nodes {
 		n := &d.report.Nodes[i]
-		report, err := replay.Audit(ctx, d.group(i), replay.AuditOptions{Progress: func(done, total uint64) {
+		report, err := replay.Audit(ctx, d.group(i), replay.AuditOptions{To: n.Head.Commit, Progress: func(done, total uint64) {
 			d.screen.live(float64(done)/float64(total), "auditing "+n.Name)
 		}})
 		if ctx.Err() != nil {
