@@ -25,7 +25,7 @@ type replica struct {
 	db    *pebble.DB
 	shard uint64
 	group identity.ID
-	self  uint64 // this node's replica id
+	self  uint64 // this node's seat among the members, from 1
 
 	// applying is held by the applier while it works, and by refold.
 	applying sync.Mutex

@@ -7,9 +7,11 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
 // CheckReport says what Check has read.
@@ -20,6 +22,8 @@ type CheckReport struct {
 	Keys     int
 	Postings uint64
 	Bytes    uint64 // of commits
+	Archived uint64 // commits that are in the archive and were not read, since no other member can be asked for its shards
+	Shards   uint64 // of this member's
 	Rows     uint64 // of views, as of now
 	Versions uint64 // older ones of rows, and removals
 	RaftLog  int64  // bytes of Raft log entries
@@ -29,9 +33,11 @@ type CheckReport struct {
 // every block's checksum, every commit against its digests (log.Commit.Verify),
 // every run against the index and the index against the runs, the rows of the
 // views against the state digest of the last commit, the state rows against the
-// logs' ends, and every record of the Raft log. It reads one view of
+// logs' ends, this member's shards of sealed segments against their manifests, and
+// every record of the Raft log. It reads one view of
 // each group, so the node may go on working meanwhile. progress, if not nil, is
-// called now and then with the commits done and to do.
+// called now and then with the commits done and to do. Archived commits are read too
+// where there is whom to ask for them (Options.Peers).
 //
 // What is wrong comes back as a *log.CorruptionError that names the place. That
 // each commit follows from the one before is replay.Audit's to check.
@@ -70,11 +76,14 @@ type groupCheck struct {
 	progress func(done, total uint64)
 
 	head log.Head
+	from uint64                 // first commit that can be read here
 	next map[identity.ID]uint64 // next seq per key, as the commits have it
 }
 
 func (c *groupCheck) run(ctx context.Context) error {
 	c.head = c.g.Head()
+	c.from = c.g.ReadableFrom()
+	c.report.Archived += c.from - 1
 	c.next = make(map[identity.ID]uint64)
 	if err := c.commits(ctx); err != nil {
 		return err
@@ -88,6 +97,9 @@ func (c *groupCheck) run(ctx context.Context) error {
 	if err := c.rows(); err != nil {
 		return err
 	}
+	if err := c.shards(ctx); err != nil {
+		return err
+	}
 	return c.views(ctx)
 }
 
@@ -98,7 +110,7 @@ func (c *groupCheck) bad(commit uint64, format string, args ...any) error {
 // commits verifies every commit and learns the keys' seqs from them.
 func (c *groupCheck) commits(ctx context.Context) error {
 	var last log.Digest
-	for commit, err := range c.g.Commits(ctx, 1, c.head.Number) {
+	for commit, err := range c.g.Commits(ctx, c.from, c.head.Number) {
 		if err != nil {
 			return err
 		}
@@ -109,7 +121,7 @@ func (c *groupCheck) commits(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if want := max(c.next[run.Key], 1); run.FirstSeq != want {
+			if want, seen := c.next[run.Key]; run.FirstSeq != max(want, 1) && (seen || c.from == 1) {
 				return c.bad(run.Commit, "key %s continues with seq %d, expected %d", run.Key.Short(), run.FirstSeq, want)
 			}
 			c.next[run.Key] = run.LastSeq() + 1
@@ -126,6 +138,32 @@ func (c *groupCheck) commits(ctx context.Context) error {
 		return c.bad(c.head.Number, "its digest is %s, the state row says %s", last, c.head.Digest)
 	}
 	c.progress(c.report.Commits, c.total)
+	return nil
+}
+
+// ReadableFrom returns the first commit that this node can read: 1, unless some are
+// archived and there is nobody to ask for the other shards of them
+// (Options.Peers).
+func (g *Group) ReadableFrom() uint64 {
+	archived := g.replica.archivedTo.Load()
+	if archived == 0 || g.engine.opts.Peers != nil || snapshot.GeometryFor(len(g.engine.opts.Members)).K == 1 {
+		return 1
+	}
+	return archived + 1
+}
+
+// shards reads this member's shards.
+func (c *groupCheck) shards(ctx context.Context) error {
+	var read uint64
+	for _, s := range c.g.ownShards() {
+		if err := c.g.interrupted(ctx); err != nil {
+			return err
+		}
+		if err := c.g.checkShard(ctx, s, rate.NewLimiter(rate.Inf, 1), &read); err != nil {
+			return err
+		}
+		c.report.Shards++
+	}
 	return nil
 }
 
@@ -147,6 +185,10 @@ func (c *groupCheck) index(ctx context.Context, key identity.ID, next uint64) er
 		for _, p := range chunk {
 			if p.firstSeq >= next {
 				return nil // appended since
+			}
+			if p.commit < c.from {
+				seq += uint64(p.count)
+				continue
 			}
 			if p.firstSeq != seq {
 				return c.bad(p.commit, "index of key %s has seq %d where %d is expected", key.Short(), p.firstSeq, seq)

@@ -15,9 +15,11 @@
 //	refold.go    views built anew from the log
 //	lead.go      who leads: preference and transfer
 //	load.go      what Open finds again
-//	raft.go      the wall around the Raft library
+//	raft.go      the wall around the Raft library, with raftmembers.go
 //	segments.go  what is known of sealed segments; seal.go: how they come to be
-//	archive.go   commits that are not in the store any more, and who has what of them
+//	archive.go   commits that are not in the store any more, and who has what of them;
+//	             scrub.go: lost and rotten shards are found and built anew
+//	rejoin.go    a member comes back without its disk
 //	transfer.go  what a member that lags behind the Raft log is offered; sync.go: how
 //	             it catches up with that
 //	export.go    a group's history out of a store, and into one
@@ -42,6 +44,8 @@
 //	writer.runSlot       Options.InFlight per group: one batch each through Raft
 //	Group.runWitness     one per group: commits this replica's votes on digests
 //	Group.runSeal        one per group: seals segments, keeps their shards, archives
+//	Engine.runScrub      one: reads this node's shards and mends them
+//	Engine.runPromote    one, on a node that has come back without its disk: gets its votes
 //	runWrite             one while a segment is coded: its bytes, into a pipe
 //	runStop              one during a state sync: ends it when the Raft library wants
 //	syncing.runBring     one during a state sync: brings the next segment

@@ -190,7 +190,12 @@ func (e *Engine) openStoreFile() error {
 		}
 		o.Spread = cmp.Or(o.Spread, 1)
 		o.SegmentBytes = cmp.Or(o.SegmentBytes, snapshot.SegmentBytes)
-		s = &storeFile{host: host, peer: o.Peer, members: o.Members, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
+		if o.Rejoin != nil {
+			if o.incarnation, err = e.rejoin(); err != nil {
+				return err
+			}
+		}
+		s = &storeFile{host: host, peer: o.Peer, members: o.Members, incarnation: o.incarnation, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
 		return writeStoreFile(o.FS, e.dir, s)
 	}
 	if err != nil {
@@ -253,10 +258,16 @@ func (e *Engine) addGroup(name string) error {
 	}
 	e.groups = append(e.groups, g)
 	e.byName[name] = g
-	if g.recoverTo, err = committedIndex(e.rlog, g.shard, g.self, r.state.applied); err != nil {
+	replica := replicaID(g.self, e.opts.incarnation, len(e.opts.Members))
+	voter, err := isVoter(e.rlog, g.shard, replica)
+	if err != nil {
 		return raftLogError(err)
 	}
-	if err := checkRaftLog(e.rlog, g.shard, g.self, r.state.applied); err != nil {
+	g.votes.Store(voter || e.opts.incarnation == 0)
+	if g.recoverTo, err = committedIndex(e.rlog, g.shard, replica, r.state.applied); err != nil {
+		return raftLogError(err)
+	}
+	if err := checkRaftLog(e.rlog, g.shard, replica, r.state.applied); err != nil {
 		return &log.CorruptionError{File: e.opts.FS.PathJoin(e.dir, storeDirName), Group: id, Commit: r.state.number, Err: err}
 	}
 	return nil
@@ -300,12 +311,17 @@ func (e *Engine) start() error {
 		g.writer.start()
 	}
 	ctx := e.background
-	e.wg.Add(2 + 2*len(e.groups))
+	e.wg.Add(3 + 2*len(e.groups))
 	go e.space.runSpaceWatch(ctx, e.wg.Done)
 	go e.runTrim(ctx)
+	go e.runScrub(ctx)
 	for _, g := range e.groups {
 		go g.runWitness(ctx, e.wg.Done)
 		go g.runSeal(ctx, e.wg.Done)
+	}
+	if e.opts.incarnation > 0 {
+		e.wg.Add(1)
+		go e.runPromote(ctx)
 	}
 	if e.opts.Preference != Normal && len(e.opts.Members) > 1 {
 		e.wg.Add(1)
@@ -317,7 +333,7 @@ func (e *Engine) start() error {
 func (e *Engine) leaderChanged(shard, replica, term uint64) {
 	for _, g := range e.groups {
 		if g.shard == shard {
-			leader := memberOf(e.opts.Members, replica)
+			leader := memberOf(e.opts.Members, seatOf(replica, len(e.opts.Members)))
 			if replica != 0 {
 				g.leaders.announce()
 			}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
@@ -23,10 +24,11 @@ type Group struct {
 	name   string
 	id     identity.ID
 	shard  uint64 // first 8 bytes of id: the Raft library's name for it
-	self   uint64 // this node's replica id
+	self   uint64 // this node's seat among the members, from 1
 
 	leaders   leaderWatch
-	recoverTo uint64 // Raft index this node's own Raft log knew as committed at Open
+	votes     atomic.Bool // false: it has come back without its disk and has not caught up
+	recoverTo uint64      // Raft index this node's own Raft log knew as committed at Open
 	host      *raftHost
 	replica   *replica
 	writer    *writer
@@ -57,7 +59,7 @@ const (
 //	id        = key.Hashed().Derive(consensus).Derive(machine).Derive(state sync)
 //
 // State sync is the hash of its signature, and of the size of segments if that is
-// not the default one. // Founders are folded in their order, so two halves of a split network can never
+// not the default one. Founders are folded in their order, so two halves of a split network can never
 // found the same group twice.
 func groupID(name string, members []identity.PeerID, segmentBytes int64) identity.ID {
 	parts := [][]byte{[]byte(consensusSignature), binary.LittleEndian.AppendUint32(nil, uint32(len(members)))}
@@ -136,6 +138,9 @@ type Status struct {
 	Self    identity.PeerID
 	Leader  identity.PeerID // zero: none is known
 	Term    uint64
+	// Reader says that this node keeps everything but has no vote yet: it has come
+	// back without its disk (Options.Rejoin) and has not caught up.
+	Reader  bool
 	Head    log.Head
 	Keys    int    // logs that have records
 	Records uint64 // in the whole log
@@ -153,7 +158,7 @@ type Status struct {
 
 // Status returns the group's status, without asking anybody.
 func (g *Group) Status() Status {
-	s := Status{Name: g.name, ID: g.id, Members: g.engine.opts.Members, Self: g.engine.opts.Peer}
+	s := Status{Name: g.name, ID: g.id, Members: g.engine.opts.Members, Self: g.engine.opts.Peer, Reader: !g.votes.Load()}
 	if g.engine.checkOpen() == nil {
 		replica, term := g.host.leader(g.shard)
 		g.engine.release()

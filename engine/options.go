@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -144,6 +145,15 @@ type Options struct {
 	// Peers carries requests for shards between members. Without it history that is
 	// archived cannot be read by a member of several.
 	Peers snapshot.Peers
+	// ScrubInterval is how often this node reads its shards of sealed segments, and mends
+	// those that are rotten. Missing ones it mends within a minute. Default 24 h.
+	ScrubInterval time.Duration
+	// Rejoin is for a member that has lost its disk. Open of a directory without a store
+	// calls it, and it has to have another member call Readmit for this one and return
+	// what that returns (or its error, which Open returns). Where there is a store, it
+	// is not called. Without it such a member would vote anew on what it has voted on
+	// and forgotten, and what was acknowledged could be lost.
+	Rejoin func(ctx context.Context, groups []identity.ID) (incarnation uint64, err error)
 	// ServeBytesPerSecond bounds what this node sends to others that ask for shards, so
 	// that its own writes do not suffer. Default 256 MiB/s.
 	ServeBytesPerSecond int64
@@ -151,6 +161,8 @@ type Options struct {
 	// RaftLogBytes is how much of its Raft log a group keeps for members that lag;
 	// one that lags by more fetches the state instead. Default 128 MiB.
 	RaftLogBytes int64
+
+	incarnation uint64 // storeFile.incarnation
 }
 
 // EventListener is called on what happens inside an engine. Every field may be
@@ -177,6 +189,9 @@ type EventListener struct {
 	// BadShard: a member's shard of a segment could not be had or is not what the
 	// manifest says; err tells which stripe.
 	BadShard func(group string, segment uint64, member identity.PeerID, err error)
+	// ShardMended: this node's shard of a segment was missing or rotten, as found says,
+	// and has been made anew.
+	ShardMended func(group string, segment uint64, found error)
 	// BackgroundError: something failed that no caller waits for. The engine goes
 	// on, and retries what can be retried.
 	BackgroundError func(err error)
@@ -208,6 +223,9 @@ func (l *EventListener) ensureDefaults() {
 	if l.BadShard == nil {
 		l.BadShard = func(string, uint64, identity.PeerID, error) {}
 	}
+	if l.ShardMended == nil {
+		l.ShardMended = func(string, uint64, error) {}
+	}
 	if l.BackgroundError == nil {
 		l.BackgroundError = func(error) {}
 	}
@@ -238,6 +256,9 @@ func (o *Options) withDefaults() *Options {
 	if out.ServeBytesPerSecond == 0 {
 		out.ServeBytesPerSecond = 256 << 20
 	}
+	if out.ScrubInterval == 0 {
+		out.ScrubInterval = 24 * time.Hour
+	}
 	if out.RaftLogBytes == 0 {
 		out.RaftLogBytes = 128 << 20
 	}
@@ -262,8 +283,8 @@ func (o *Options) validate() error {
 		return bad("SegmentBytes: %d, %d to %d are possible", o.SegmentBytes, MinSegmentBytes, MaxSegmentBytes)
 	case o.ServeBytesPerSecond < 0, o.Retention.Segments < 0, o.Retention.Bytes < 0, o.Retention.Age < 0:
 		return bad("ServeBytesPerSecond and Retention must not be negative")
-	case o.ProposeTimeout < 0, o.CacheBytes < 0, o.MemTableBytes < 0, o.RaftLogBytes < 0:
-		return bad("ProposeTimeout, CacheBytes, MemTableBytes and RaftLogBytes must not be negative")
+	case o.ProposeTimeout < 0, o.CacheBytes < 0, o.MemTableBytes < 0, o.RaftLogBytes < 0, o.ScrubInterval < 0:
+		return bad("ProposeTimeout, CacheBytes, MemTableBytes, RaftLogBytes and ScrubInterval must not be negative")
 	}
 	for i, m := range o.Members {
 		if m.IsZero() || slices.Index(o.Members, m) != i {

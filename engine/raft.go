@@ -23,9 +23,9 @@ import (
 	"github.com/mosaik-engine/mosaik/log"
 )
 
-// This file is the wall around dragonboat: nothing outside it sees one of the
-// library's types, its untyped Lookup, its contexts that must have deadlines or
-// its panics. What it gives: start and stop groups, propose, read index,
+// This file, with raftmembers.go, is the wall around dragonboat: nothing outside
+// it sees one of the library's types, its untyped Lookup, its contexts that must
+// have deadlines or its panics. What it gives: start and stop groups, propose, read index,
 // compact, who leads.
 
 // Raft's clock. A node alone elects itself and may do so at once; members of a
@@ -50,10 +50,11 @@ const (
 
 // raftHost is a node's running Raft library.
 type raftHost struct {
-	nh      *dragonboat.NodeHost
-	members map[uint64]string // replica id -> address
-	self    uint64            // own replica id
-	tick    time.Duration
+	nh          *dragonboat.NodeHost
+	members     map[uint64]string // seat -> address
+	self        uint64            // own seat
+	incarnation uint64            // storeFile.incarnation
+	tick        time.Duration
 
 	mu struct {
 		sync.RWMutex // held for reading during calls: the library does not bear them while it closes
@@ -77,7 +78,7 @@ func (h *raftHost) leave() { h.mu.RUnlock() }
 // startRaftHost starts the library on dir/host, with entries on rlog. The host
 // owns rlog from here on; when starting fails, rlog has been closed.
 func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard uint64, replica uint64, term uint64)) (_ *raftHost, err error) {
-	h := &raftHost{members: make(map[uint64]string), tick: memberTick, closed: make(chan struct{})}
+	h := &raftHost{members: make(map[uint64]string), incarnation: o.incarnation, tick: memberTick, closed: make(chan struct{})}
 	for i, m := range o.Members {
 		address := m.String()
 		if o.Addresses != nil {
@@ -140,7 +141,7 @@ func (l leaderListener) LeaderUpdated(info raftio.LeaderInfo) {
 func (h *raftHost) start(g *Group) (err error) {
 	cfg := config.Config{
 		ShardID:             g.shard,
-		ReplicaID:           h.self,
+		ReplicaID:           replicaID(h.self, h.incarnation, len(h.members)),
 		CheckQuorum:         true,
 		PreVote:             true,
 		ElectionRTT:         memberElection,
@@ -161,8 +162,12 @@ func (h *raftHost) start(g *Group) (err error) {
 			err = fmt.Errorf("mosaik: start group %s: %v", g.name, p)
 		}
 	}()
+	founders, join := h.members, false
+	if h.incarnation > 0 { // the founders' replica of this seat is no member any more
+		founders, join, cfg.IsNonVoting = nil, true, !g.votes.Load()
+	}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine { return &machine{replica: g.replica, group: g} }
-	if err := h.nh.StartOnDiskReplica(h.members, false, create, cfg); err != nil {
+	if err := h.nh.StartOnDiskReplica(founders, join, create, cfg); err != nil {
 		return fmt.Errorf("mosaik: start group %s: %w", g.name, err)
 	}
 	return nil
@@ -314,21 +319,33 @@ func (h *raftHost) handOver(shard uint64, n int) bool {
 	if target >= h.self {
 		target++
 	}
-	return h.nh.RequestLeaderTransfer(shard, target) == nil
+	return h.transferLocked(shard, target) == nil
 }
 
-// transfer asks the library to make a member lead the group. It does not wait
-// for the outcome.
-func (h *raftHost) transfer(shard, replica uint64) error {
+// transfer asks the library to make the member in a seat lead the group. It does
+// not wait for the outcome.
+func (h *raftHost) transfer(shard, seat uint64) error {
 	if !h.enter() {
 		return log.ErrClosed
 	}
 	defer h.leave()
-	return h.nh.RequestLeaderTransfer(shard, replica)
+	return h.transferLocked(shard, seat)
 }
 
-// leader returns the replica id of the group's leader, or 0, and the term.
-func (h *raftHost) leader(shard uint64) (replica, term uint64) {
+// transferLocked is transfer within a call of the library.
+func (h *raftHost) transferLocked(shard, seat uint64) error {
+	for _, info := range h.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		for replica := range info.Replicas {
+			if info.ShardID == shard && seatOf(replica, len(h.members)) == seat {
+				return h.nh.RequestLeaderTransfer(shard, replica)
+			}
+		}
+	}
+	return fmt.Errorf("%w: the member has no vote", ErrMismatch)
+}
+
+// leader returns the seat of the group's leader, or 0, and the term.
+func (h *raftHost) leader(shard uint64) (seat, term uint64) {
 	if !h.enter() {
 		return 0, 0
 	}
@@ -337,7 +354,20 @@ func (h *raftHost) leader(shard uint64) (replica, term uint64) {
 	if err != nil || !valid {
 		return 0, term
 	}
-	return replica, term
+	return seatOf(replica, len(h.members)), term
+}
+
+// Every member has a seat, its place among the founders, counted from 1. The
+// replica id under which the library knows it is its seat as long as it keeps its
+// disk; a member that has lost it comes back as another replica in the same seat
+// (rejoin.go).
+func replicaID(seat, incarnation uint64, seats int) uint64 { return seat + incarnation*uint64(seats) }
+
+func seatOf(replica uint64, seats int) uint64 {
+	if replica == 0 {
+		return 0
+	}
+	return (replica-1)%uint64(seats) + 1
 }
 
 // compact records that the state up to the applied index is on disk and lets
@@ -360,8 +390,13 @@ type machine struct {
 	entries []entry // reused
 }
 
-// Open returns the Raft index up to which the store is complete and durable.
-func (m *machine) Open(<-chan struct{}) (uint64, error) { return m.replica.state.applied, nil }
+// Open returns the Raft index up to which the store is complete and durable. The
+// library calls it some time after the group was started: a refold may be under way.
+func (m *machine) Open(<-chan struct{}) (uint64, error) {
+	m.replica.applying.Lock()
+	defer m.replica.applying.Unlock()
+	return m.replica.state.applied, nil
+}
 
 // Update applies agreed entries. An error stops the process: the library knows
 // no other way, and a replica that cannot write its store must not go on.
@@ -499,10 +534,17 @@ func (r raftLogger) Panicf(format string, args ...any) {
 	panic(fmt.Sprintf(format, args...)) // invariant: the library does not expect this call to return
 }
 
-// memberOf returns the peer behind a replica id; zero for none.
-func memberOf(members []identity.PeerID, replica uint64) identity.PeerID {
-	if replica == 0 || replica > uint64(len(members)) {
+// isVoter reports whether the Raft log knows a replica to have a vote.
+func isVoter(rlog raftio.ILogDB, shard, replica uint64) (bool, error) {
+	ss, err := rlog.GetSnapshot(shard, replica)
+	_, voter := ss.Membership.Addresses[replica]
+	return voter, err
+}
+
+// memberOf returns the peer in a seat; zero for none.
+func memberOf(members []identity.PeerID, seat uint64) identity.PeerID {
+	if seat == 0 || seat > uint64(len(members)) {
 		return identity.PeerID{}
 	}
-	return members[replica-1]
+	return members[seat-1]
 }

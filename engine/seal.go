@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/snapshot"
@@ -91,6 +92,11 @@ func (g *Group) newSealer(ctx context.Context) (*sealer, error) {
 	}
 	if err := s.skip(ctx); err != nil {
 		return nil, err
+	}
+	// A state sync brings the segments, but one state only; and a member that has come
+	// back without its disk is said to hold what it has not.
+	if _, err := g.scrub(ctx, false, rate.NewLimiter(rate.Inf, 1)); err != nil {
+		g.engine.opts.Logger.Warn("some shards are missing and cannot be made anew yet", "group", g.name, "err", err)
 	}
 	// What the bodies before the segment come to is known of the head.
 	r := g.replica

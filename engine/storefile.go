@@ -22,6 +22,7 @@ import (
 //	host <hostname>
 //	peer <hex>
 //	members <hex> ...
+//	incarnation <n>, how often the node has come back without its disk
 //	spread <n>
 //	segment <bytes>
 //	named <quoted name> ...
@@ -35,9 +36,11 @@ type storeFile struct {
 	host    string // name of the machine; part of dragonboat's paths, see raft.go
 	peer    identity.PeerID
 	members []identity.PeerID
-	spread  int
-	segment int64 // Options.SegmentBytes
-	named   []string
+	// incarnation tells the replicas of a member apart that has lost its disk (rejoin.go).
+	incarnation uint64
+	spread      int
+	segment     int64 // Options.SegmentBytes
+	named       []string
 }
 
 func (s *storeFile) encode() []byte {
@@ -46,7 +49,7 @@ func (s *storeFile) encode() []byte {
 	for _, m := range s.members {
 		fmt.Fprintf(&b, " %s", m)
 	}
-	fmt.Fprintf(&b, "\nspread %d\nsegment %d\nnamed", s.spread, s.segment)
+	fmt.Fprintf(&b, "\nincarnation %d\nspread %d\nsegment %d\nnamed", s.incarnation, s.spread, s.segment)
 	for _, n := range s.named {
 		fmt.Fprintf(&b, " %s", strconv.Quote(n))
 	}
@@ -114,6 +117,13 @@ func decodeStoreFile(text string) (*storeFile, error) {
 			return nil, err
 		}
 		s.members = append(s.members, id)
+	}
+	incarnation, err := field("incarnation")
+	if err != nil {
+		return nil, err
+	}
+	if s.incarnation, err = strconv.ParseUint(incarnation, 10, 32); err != nil {
+		return nil, fmt.Errorf("incarnation: %w", err)
 	}
 	spread, err := field("spread")
 	if err != nil {
@@ -218,6 +228,6 @@ func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
 			grown = true
 		}
 	}
-	o.Named = s.named
+	o.Named, o.incarnation = s.named, s.incarnation
 	return grown, nil
 }

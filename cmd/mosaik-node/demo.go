@@ -52,6 +52,7 @@ type demoOptions struct {
 	nodes  int
 	dir    string // "": a temporary one
 	keep   bool
+	lose   bool   // the node that is stopped loses its directory
 	rate   uint64 // ticks a second; 0: as fast as they are acknowledged
 	count  uint64 // 0: all there are
 	seed   uint64
@@ -73,6 +74,10 @@ for longer than their Raft logs reach back. In the end it audits every node, rea
 each of them, and replays each from one commit in the middle of the log: all of
 them must come to the same digest. It exits with 0 only if they do.
 
+With --lose-disk the directory of the node that is stopped is removed. The others
+take it back as another replica, which has promised nothing to anybody; it brings
+everything from them, and then gets its vote.
+
 The ticks are generated, the same ones on every machine, or come from a file:
 
   time_ns,pair,venue,bid,ask,size
@@ -83,13 +88,15 @@ with Unix nanoseconds, exact decimal numbers, and a size that may be empty. The
 file is read as it is fed: a line that is wrong ends the demo with its number.`,
 		Example: `  mosaik-node demo
   mosaik-node demo --ticks ticks.csv --dir trial
-  mosaik-node demo --rate max --count 1000000`,
+  mosaik-node demo --rate max --count 1000000
+  mosaik-node demo --lose-disk`,
 		Args: exactly(),
 	}
 	f := cmd.Flags()
 	f.StringVar(&opts.ticks, "ticks", "", "feed the ticks of this `FILE`, - for standard input (default: generated ones)")
 	f.IntVar(&opts.nodes, "nodes", 3, "how many nodes to start, 1 to "+strconv.Itoa(engine.MaxMembers))
 	f.StringVar(&opts.dir, "dir", "", "keep the nodes' directories in this `DIR`, which must be new or empty")
+	f.BoolVar(&opts.lose, "lose-disk", false, "remove the directory of the node that is stopped: it comes back with nothing (3 nodes or more)")
 	f.BoolVar(&opts.keep, "keep", false, "keep the temporary directory that is used without --dir")
 	f.StringVar(&rate, "rate", rate, "ticks a second, or max for as fast as they are acknowledged")
 	f.Uint64Var(&opts.count, "count", 0, fmt.Sprintf("feed at most this many ticks (default: the whole file, or %d generated ones)", demoCount))
@@ -104,6 +111,9 @@ file is read as it is fed: a line that is wrong ends the demo with its number.`,
 		}
 		if opts.nodes < 1 || opts.nodes > engine.MaxMembers {
 			return usage(cmd, fmt.Errorf("--nodes %d: 1 to %d are possible", opts.nodes, engine.MaxMembers))
+		}
+		if opts.lose && opts.nodes < 3 {
+			return usage(cmd, fmt.Errorf("--lose-disk: of %d nodes none can be stopped on the way, use 3 or more", opts.nodes))
 		}
 		opts.market = opts.seed
 		if !cmd.Flags().Changed("seed") {

@@ -514,7 +514,13 @@ func (o *outage) stop(taken uint64) error {
 		name, why = name+", the leader,", "the others must agree on a new one and go on"
 	}
 	d.screen.step("stop", "%s at tick %s: %s", name, grouped(taken), why)
-	d.report.Outage = &outageReport{Node: nodeName(o.node), Led: o.led, StoppedAt: taken}
+	d.report.Outage = &outageReport{Node: nodeName(o.node), Led: o.led, StoppedAt: taken, LostDisk: d.opts.lose}
+	if d.opts.lose {
+		if err := os.RemoveAll(d.cluster.Dir(o.node)); err != nil {
+			return err
+		}
+		d.screen.step("", "and its disk is gone")
+	}
 	return nil
 }
 
@@ -544,11 +550,15 @@ func (o *outage) start(ctx context.Context, taken uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := d.cluster.Start(o.node); err != nil {
+	start, how := d.cluster.Start, ""
+	if d.opts.lose {
+		start, how = d.cluster.Rejoin, ", without a disk,"
+	}
+	if err := start(o.node); err != nil {
 		return err
 	}
 	behind := head.Number - min(d.group(o.node).Head().Number, head.Number)
-	d.screen.step("restart", "%s at tick %s, %s behind", nodeName(o.node), grouped(taken), plural(behind, "commit"))
+	d.screen.step("restart", "%s%s at tick %s, %s behind", nodeName(o.node), how, grouped(taken), plural(behind, "commit"))
 	d.report.Outage.RestartedAt, d.report.Outage.Behind = taken, behind
 	o.waiting = true
 	go o.runCatchUp(ctx, d.group(o.node), last.Pointer())

@@ -59,7 +59,8 @@ type latencyReport struct {
 
 type outageReport struct {
 	Node        string  `json:"node"`
-	Led         bool    `json:"led"`             // it was the leader
+	Led         bool    `json:"led"` // it was the leader
+	LostDisk    bool    `json:"lost_disk,omitempty"`
 	StoppedAt   uint64  `json:"stopped_at_tick"` // fed until then
 	NewLeader   string  `json:"new_leader,omitempty"`
 	LedAfter    float64 `json:"new_leader_seconds,omitempty"` // from the stop, the closing included
@@ -242,7 +243,11 @@ func (r *demoReport) printNumbers(b *strings.Builder) {
 		if o.NewLeader != "" {
 			next = fmt.Sprintf("; %s led %s later", o.NewLeader, secondsOf(o.LedAfter))
 		}
-		fmt.Fprintf(b, "  %s was away from tick %s to %s%s\n", name, grouped(o.StoppedAt), grouped(o.RestartedAt), next)
+		was := "was away"
+		if o.LostDisk {
+			was = "was away, and lost its disk,"
+		}
+		fmt.Fprintf(b, "  %s %s from tick %s to %s%s\n", name, was, grouped(o.StoppedAt), grouped(o.RestartedAt), next)
 		fmt.Fprintf(b, "  back again, %s caught up on %s in %s\n", o.Node, plural(o.Behind, "commit"), secondsOf(o.CaughtUp))
 		if o.Segments > 0 {
 			var from []string

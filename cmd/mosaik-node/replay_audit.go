@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/replay"
@@ -30,7 +31,9 @@ before, bodies decode to their last byte, the seqs of every stream are dense, th
 clock does not run backwards, and the end is the head the node serves.
 
 Where the store is at hand (--dir), it also folds the log from the first commit on
-and compares the collections with every header; of a node, replay fold does.
+and compares the collections with every header; of a node, replay fold does. One
+member of several cannot read alone what is archived: the audit of its directory
+begins after that, and says so.
 
 The range digest it prints is equal on two nodes if and only if their bytes are.
 The first bad commit ends it with exit code 12 and a message that says where.
@@ -86,6 +89,9 @@ func audit(ctx context.Context, g *globals, s store, group string, from, to uint
 	source, err := s.Source(ctx, group)
 	if err != nil {
 		return err
+	}
+	if g, ok := source.(*engine.Group); ok && from == 0 {
+		from = g.ReadableFrom() // what is archived takes the shards of other members
 	}
 	screen := newScreen(g.err)
 	report, err := replay.Audit(ctx, source, replay.AuditOptions{From: from, To: to, Progress: screen.progress("commits of group " + group)})

@@ -100,7 +100,27 @@ func (c *Cluster) Running() []*engine.Engine {
 }
 
 // Start starts node i, which must be stopped.
-func (c *Cluster) Start(i int) error {
+func (c *Cluster) Start(i int) error { return c.start(i, nil) }
+
+// Rejoin starts node i, which must be stopped, as one that has lost its disk
+// (engine.Options.Rejoin): its directory must be gone.
+func (c *Cluster) Rejoin(i int) error {
+	return c.start(i, func(ctx context.Context, groups []identity.ID) (uint64, error) {
+		err := engine.ErrNoQuorum
+		for j, n := range c.nodes { // start holds mu
+			if n == nil || !c.opts.Network.Reaches(c.Address(i), c.Address(j)) {
+				continue
+			}
+			var incarnation uint64
+			if incarnation, err = n.Readmit(ctx, c.members[i], groups); err == nil {
+				return incarnation, nil
+			}
+		}
+		return 0, err
+	})
+}
+
+func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (uint64, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.nodes[i] != nil {
@@ -114,6 +134,7 @@ func (c *Cluster) Start(i int) error {
 	o.Members = c.members
 	o.Transport = c.opts.Network.Transport(c.members[i].String())
 	o.Peers = peers{c, i}
+	o.Rejoin = rejoin
 	if c.opts.Configure != nil {
 		c.opts.Configure(i, &o)
 	}
