@@ -23,7 +23,8 @@ type CheckReport struct {
 	Postings uint64
 	Bytes    uint64 // of commits
 	Archived uint64 // commits that are in the archive and were not read, since no other member can be asked for its shards
-	Shards   uint64 // of this member's
+	Shards   uint64 // of this member's, read
+	Missing  uint64 // shards that this member should have and has not; while the node runs it makes them anew
 	Rows     uint64 // of views, as of now
 	Versions uint64 // older ones of rows, and removals
 	RaftLog  int64  // bytes of Raft log entries
@@ -158,6 +159,10 @@ func (c *groupCheck) shards(ctx context.Context) error {
 	for _, s := range c.g.ownShards() {
 		if err := c.g.interrupted(ctx); err != nil {
 			return err
+		}
+		if !c.g.hasShard(s.m, s.state) {
+			c.report.Missing++
+			continue
 		}
 		if err := c.g.checkShard(ctx, s, rate.NewLimiter(rate.Inf, 1), &read); err != nil {
 			return err

@@ -48,7 +48,10 @@ func TestRejoin(t *testing.T) {
 		settled(t, ctx, s.Cluster)
 		head := s.Node(0).Groups()[0].Head().Number
 		sameContents(t, ctx, s.Cluster, head)
-		eventually(t, ctx, "its shards are there again", func() bool { _, err := s.Node(2).Check(ctx, nil); return err == nil })
+		eventually(t, ctx, "its shards are there again", func() bool {
+			r, err := s.Node(2).Check(ctx, nil)
+			return err == nil && r.Missing == 0
+		})
 		// Its vote is needed, before a restart and after one.
 		for range 2 {
 			if err := s.Stop(0); err != nil {

@@ -68,6 +68,20 @@ func TestScrub(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	scrub(0)
+	for _, name := range []string{"1.commits", "2.commits"} {
+		dir := "cluster/node1/archive/"
+		names, err := disks[0].List(dir)
+		if err != nil || len(names) != 1 {
+			t.Fatal(names, err)
+		}
+		if err := disks[0].Remove(dir + names[0] + "/" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := c.Node(0).Check(ctx, nil); err != nil || r.Missing != 2 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	scrub(2)
 
 	keep = engine.Retention{Segments: 1}
 	for i := range 3 {

@@ -38,9 +38,10 @@ type Fetcher struct {
 	// may be nil, and is called by one goroutine at a time.
 	Bad func(member identity.PeerID, err error)
 
-	mu   sync.Mutex
-	sent map[identity.PeerID]uint64 // bytes that came and were used or not
-	out  map[identity.PeerID]error  // members that have lied
+	mu      sync.Mutex
+	sent    map[identity.PeerID]uint64        // bytes that came and were used or not
+	out     map[identity.PeerID]error         // members that have lied
+	latency map[identity.PeerID]time.Duration // of the requests so far, smoothed
 }
 
 // Sent returns how many bytes each member has sent so far.
@@ -113,6 +114,10 @@ type fetching struct {
 	hashes  [][]byte      // checked, by shard
 	written int           // stripes that are written
 	running int           // members that are still asked
+	idle    int           // of those, since the last change, have nothing to ask for
+	paused  int           // of those are left alone, since they did not answer
+	all     bool          // the others are not enough: Fetcher.Last and slow members are asked too
+	stuck   bool          // nobody has anything that is wanted
 	reasons []error       // of those that are not
 	changed chan struct{} // closed at the next change
 }
@@ -129,6 +134,22 @@ type fetchedStripe struct {
 func (o *fetching) announce() {
 	close(o.changed)
 	o.changed = make(chan struct{})
+	o.idle = 0
+}
+
+// look sees to it that the rest does not wait for nothing. When nobody has anything
+// on its way, those that were spared have to help; if there is nothing to ask them
+// for either, it cannot be had at all. REQUIRES: mu, idle or paused has grown.
+func (o *fetching) look() {
+	switch {
+	case !o.all && o.idle+o.paused >= o.running:
+		o.all = true
+	case o.all && !o.stuck && o.idle >= o.running:
+		o.stuck = true
+	default:
+		return
+	}
+	o.announce()
 }
 
 // write writes the stripes in order, as they become complete.
@@ -178,9 +199,9 @@ func (o *fetching) wait(ctx context.Context, stripe int) ([][]byte, error) {
 			o.mu.Unlock()
 			return cells, nil
 		}
-		here, running, reasons, changed := len(s.cells), o.running, errors.Join(o.reasons...), o.changed
+		here, none, reasons, changed := len(s.cells), o.running == 0 || o.stuck, errors.Join(o.reasons...), o.changed
 		o.mu.Unlock()
-		if running == 0 {
+		if none {
 			return nil, fmt.Errorf("%w: %d of %d+%d of stripe %d, %d are needed: %w", ErrShards, here, o.c.K, o.c.M, stripe, o.c.K, errors.Join(reasons, ctx.Err()))
 		}
 		select {
@@ -192,7 +213,10 @@ func (o *fetching) wait(ctx context.Context, stripe int) ([][]byte, error) {
 }
 
 // task is what a member is asked for: cells of one shard.
-type task struct{ shard, first, count int }
+type task struct {
+	shard, first, count int
+	hedge               bool // others are asked for it too, and are late
+}
 
 // next chooses what to ask a member for; false: there is nothing at present. The
 // member keeps shard own; any says that it makes others too; late is how long it
@@ -209,7 +233,7 @@ func (o *fetching) next(own int, any bool, late time.Duration) (task, bool) {
 			if !ok {
 				continue
 			}
-			t := task{shard: shard, first: i, count: 1}
+			t := task{shard: shard, first: i, count: 1, hedge: hedge == 1}
 			for hedge == 0 && t.first+t.count < end && t.count < fetchCells {
 				again, ok := o.wanted(t.first+t.count, own, any, false)
 				if !ok || again != shard {
@@ -305,18 +329,25 @@ func (o *fetching) peer(ctx context.Context, m identity.PeerID, own int) error {
 		return err
 	}
 	any, failures := true, 0
-	var latency time.Duration // of the requests so far, smoothed
+	var rested <-chan struct{} // the change after which there was nothing to ask for
 	for {
+		latency, fastest := o.f.latencies(m)
 		late := max(minHedge, hedgeFactor*latency)
 		o.mu.Lock()
 		if o.written == len(o.stripes) {
 			o.mu.Unlock()
 			return nil
 		}
+		enough := fastest * time.Duration(1+o.left())
 		t, ok := o.next(own, any, late)
-		if ok && m == o.f.Last && o.running > o.c.K { // the others are enough
-			o.release(t)
+		if ok && !o.all && !t.hedge && (m == o.f.Last && o.running > o.c.K || latency > enough) {
+			o.release(t) // the others may be enough, or are sooner
 			ok = false
+		}
+		if !ok && rested != o.changed {
+			rested = o.changed
+			o.idle++
+			o.look()
 		}
 		changed := o.changed
 		o.mu.Unlock()
@@ -331,7 +362,9 @@ func (o *fetching) peer(ctx context.Context, m identity.PeerID, own int) error {
 		}
 		began := time.Now()
 		err := o.fetch(ctx, m, t)
-		latency += (time.Since(began) - latency) / 4
+		if err == nil {
+			o.f.took(m, time.Since(began))
+		}
 		o.mu.Lock()
 		o.release(t)
 		o.announce()
@@ -351,12 +384,58 @@ func (o *fetching) peer(ctx context.Context, m identity.PeerID, own int) error {
 		if failures++; failures == maxFailures {
 			return err
 		}
+		o.mu.Lock()
+		o.paused++
+		o.look()
+		o.mu.Unlock()
 		select {
 		case <-time.After(retryPause * time.Duration(failures)):
 		case <-ctx.Done():
 			return nil
 		}
+		o.mu.Lock()
+		o.paused--
+		o.mu.Unlock()
 	}
+}
+
+// left returns how many requests it takes to bring what nobody is asked for yet.
+// REQUIRES: mu.
+func (o *fetching) left() int {
+	cells := 0
+	for i := o.written; i < len(o.stripes); i++ {
+		s := &o.stripes[i]
+		cells += max(0, o.c.K-len(s.cells)-bits.OnesCount64(s.asked))
+	}
+	return (cells + fetchCells - 1) / fetchCells
+}
+
+// took notes how long a member took to answer.
+func (f *Fetcher) took(m identity.PeerID, d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.latency == nil {
+		f.latency = make(map[identity.PeerID]time.Duration)
+	}
+	if known, ok := f.latency[m]; ok {
+		d = known + (d-known)/4
+	}
+	f.latency[m] = d
+}
+
+// latencies returns how long a member takes to answer, and the fastest one; 0: not
+// known.
+func (f *Fetcher) latencies(m identity.PeerID) (own, fastest time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	own = f.latency[m]
+	fastest = own
+	for other, d := range f.latency {
+		if f.out[other] == nil {
+			fastest = min(fastest, d)
+		}
+	}
+	return own, fastest
 }
 
 // release takes back what a member was asked for. REQUIRES: mu.

@@ -58,11 +58,14 @@ func printCheck(g *globals, r api.CheckReport) error {
 	if g.json {
 		return printLine(g.out, r)
 	}
-	archived := ""
+	missing, archived := "", ""
+	if r.Missing > 0 {
+		missing = fmt.Sprintf(", %d are missing and will be made anew while the node runs", r.Missing)
+	}
 	if r.Archived > 0 {
 		archived = fmt.Sprintf("; %d more commits are archived and were not read", r.Archived)
 	}
-	_, err := fmt.Fprintf(g.out, "store: ok: %d groups, %d commits, %d records of %d streams, %d index entries, %d bytes; %d shards of sealed segments; %d bytes in the Raft log%s\n",
-		r.Groups, r.Commits, r.Records, r.Keys, r.Postings, r.Bytes, r.Shards, r.RaftLogBytes, archived)
+	_, err := fmt.Fprintf(g.out, "store: ok: %d groups, %d commits, %d records of %d streams, %d index entries, %d bytes; %d shards of sealed segments%s; %d bytes in the Raft log%s\n",
+		r.Groups, r.Commits, r.Records, r.Keys, r.Postings, r.Bytes, r.Shards, missing, r.RaftLogBytes, archived)
 	return err
 }

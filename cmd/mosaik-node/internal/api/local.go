@@ -189,6 +189,6 @@ func (l *Local) Check(ctx context.Context, progress func(done, total uint64)) (C
 	r, err := l.engine.Check(ctx, progress)
 	return CheckReport{
 		Groups: r.Groups, Commits: r.Commits, Records: r.Records, Keys: r.Keys,
-		Postings: r.Postings, Bytes: r.Bytes, Shards: r.Shards, Archived: r.Archived, RaftLogBytes: r.RaftLog,
+		Postings: r.Postings, Bytes: r.Bytes, Shards: r.Shards, Missing: r.Missing, Archived: r.Archived, RaftLogBytes: r.RaftLog,
 	}, err
 }

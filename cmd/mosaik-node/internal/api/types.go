@@ -145,6 +145,7 @@ type CheckReport struct {
 	Postings     uint64 `json:"postings"`
 	Bytes        uint64 `json:"bytes"`          // of commits
 	Shards       uint64 `json:"shards"`         // of sealed segments, that this node keeps
+	Missing      uint64 `json:"missing"`        // shards that it should have and has not
 	Archived     uint64 `json:"archived"`       // commits that would take other members' shards to read
 	RaftLogBytes int64  `json:"raft_log_bytes"` // of entries in the Raft log
 }
