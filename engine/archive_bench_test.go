@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -183,4 +184,110 @@ func BenchmarkSync(b *testing.B) {
 			}
 		})
 	}
+}
+
+// load appends from eight writers, each waiting for its receipt, until stop is
+// closed, and returns how long the appends took, in order.
+func load(b *testing.B, e *engine.Engine, stop <-chan struct{}) []time.Duration {
+	b.Helper()
+	var mu sync.Mutex
+	var all []time.Duration
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			payload := make([]byte, 1024)
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond): // so that the disk is not the limit
+				}
+				began := time.Now()
+				if _, err := e.Append(context.Background(), identity.NewID(string(rune('a'+w))), payload); err != nil {
+					b.Error(err)
+					return
+				}
+				took := time.Since(began)
+				mu.Lock()
+				all = append(all, took)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	return all
+}
+
+func quantile(sorted []time.Duration, q float64) float64 {
+	return float64(sorted[min(int(q*float64(len(sorted))), len(sorted)-1)].Microseconds())
+}
+
+// during runs the load while do runs, or for d.
+func during(b *testing.B, e *engine.Engine, d time.Duration, do func()) []time.Duration {
+	b.Helper()
+	stop := make(chan struct{})
+	go func() {
+		defer close(stop)
+		if do == nil {
+			<-time.After(d)
+			return
+		}
+		do()
+	}()
+	return load(b, e, stop)
+}
+
+// BenchmarkAppendDuringSeal reports what sealing does to those who append: the same
+// load with segments that never end and with segments of 256 KiB, of which several
+// are sealed a second, turn by turn.
+func BenchmarkAppendDuringSeal(b *testing.B) {
+	open := func(segment int64) *cluster.Cluster {
+		c, err := cluster.Open(cluster.Options{Nodes: 3, Dir: b.TempDir(), Engine: &engine.Options{SegmentBytes: segment}})
+		if err == nil {
+			err = c.Ready(context.Background())
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		return c
+	}
+	quiet, busy := open(engine.MaxSegmentBytes), open(256<<10)
+	var without, with []float64
+	for range 5 {
+		without = append(without, quantile(during(b, quiet.Node(0), 3*time.Second, nil), 0.99))
+		with = append(with, quantile(during(b, busy.Node(0), 3*time.Second, nil), 0.99))
+	}
+	sealed := len(busy.Node(0).Groups()[0].Segments().Manifests)
+	if len(quiet.Node(0).Groups()[0].Segments().Manifests) != 0 || sealed == 0 {
+		b.Fatalf("%d segments were sealed", sealed)
+	}
+	slices.Sort(without)
+	slices.Sort(with)
+	b.ReportMetric(without[2], "µs-p99-quiet")
+	b.ReportMetric(with[2], "µs-p99-sealing")
+	b.ReportMetric(with[2]/without[2], "ratio")
+	b.ReportMetric(float64(sealed)/15, "seals/s")
+}
+
+// BenchmarkAppendDuringSync reports what the sync of a member does to those who
+// append to the group.
+func BenchmarkAppendDuringSync(b *testing.B) {
+	ctx := context.Background()
+	c, _ := archiveCluster(b, true, func(_ int, o *engine.Options) {})
+	eventually(b, ctx, "segments are sealed", func() bool {
+		return len(c.Node(0).Groups()[0].Segments().Manifests) >= 14 && len(c.Node(1).Groups()[0].Segments().Manifests) >= 14
+	})
+	before := during(b, c.Node(0), 5*time.Second, nil)
+	began := time.Now()
+	syncing := during(b, c.Node(0), 0, func() {
+		if err := errors.Join(c.Start(2), c.Node(2).Ready(ctx)); err != nil {
+			b.Error(err)
+		}
+	})
+	b.ReportMetric(time.Since(began).Seconds(), "s-to-ready")
+	b.ReportMetric(quantile(before, 0.99), "µs-p99-before")
+	b.ReportMetric(quantile(syncing, 0.99), "µs-p99-during")
+	b.ReportMetric(quantile(syncing, 0.99)/quantile(before, 0.99), "ratio")
 }

@@ -166,7 +166,13 @@ func TestErrorsOfOpen(t *testing.T) {
 	if _, err := engine.Open(dir+"/none", &engine.Options{MustExist: true}); !errors.Is(err, engine.ErrNoStore) {
 		t.Fatalf("no store: %v", err)
 	}
-	e := mustOpen(t, dir, &engine.Options{Named: []string{"prices"}, Spread: 2})
+	founding := &engine.Options{Named: []string{"prices"}, Spread: 2, Secret: identity.NewID("a secret"), Peer: identity.PeerID{7}, Members: []identity.PeerID{{7}}}
+	e := mustOpen(t, dir, founding)
+	for i, g := range founding.FoundingGroups() {
+		if have := e.Groups()[i]; have.ID() != g.ID || have.BondKey() != g.Key || have.Name() != g.Name {
+			t.Fatalf("group %d is %s, %s; before it was opened %+v", i, have.Name(), have.ID(), g)
+		}
+	}
 	if _, err := engine.Open(dir, nil); !errors.Is(err, engine.ErrLocked) {
 		t.Fatalf("second open: %v", err)
 	}
@@ -178,6 +184,7 @@ func TestErrorsOfOpen(t *testing.T) {
 	for _, o := range []*engine.Options{
 		{Spread: 3},
 		{SegmentBytes: 1 << 20},
+		{Secret: identity.NewID("another")},
 		{Peer: identity.PeerID{1}},
 		{Peer: peer, Members: []identity.PeerID{peer, {1}}},
 	} {
@@ -185,7 +192,11 @@ func TestErrorsOfOpen(t *testing.T) {
 			t.Fatalf("%+v: %v", o, err)
 		}
 	}
+	id := founding.FoundingGroups()[0].ID
 	e = mustOpen(t, dir, &engine.Options{Named: []string{"more"}})
+	if e.Groups()[0].ID() != id {
+		t.Fatal("the secret was not kept")
+	}
 	for _, name := range []string{"g0", "g1", "prices", "more"} {
 		if _, ok := e.Group(name); !ok {
 			t.Fatalf("group %s is missing", name)

@@ -134,12 +134,7 @@ func (e *Engine) open() error {
 	if err != nil {
 		return raftLogError(err)
 	}
-	for i := range o.Spread {
-		if err := e.addGroup(spreadName(i)); err != nil {
-			return err
-		}
-	}
-	for _, name := range o.Named {
+	for _, name := range o.groupNames() {
 		if err := e.addGroup(name); err != nil {
 			return err
 		}
@@ -188,14 +183,14 @@ func (e *Engine) openStoreFile() error {
 					Err: fmt.Errorf("it is missing, but there is %s: restore it, or move the directory away", name)}
 			}
 		}
-		o.Spread = cmp.Or(o.Spread, 1)
+		o.Spread = cmp.Or(o.Spread, defaultSpread)
 		o.SegmentBytes = cmp.Or(o.SegmentBytes, snapshot.SegmentBytes)
 		if o.Rejoin != nil {
 			if o.incarnation, err = e.rejoin(); err != nil {
 				return err
 			}
 		}
-		s = &storeFile{host: host, peer: o.Peer, members: o.Members, incarnation: o.incarnation, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
+		s = &storeFile{host: host, peer: o.Peer, members: o.Members, incarnation: o.incarnation, secret: o.Secret, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
 		return writeStoreFile(o.FS, e.dir, s)
 	}
 	if err != nil {
@@ -239,7 +234,7 @@ func renameHost(o *Options, dir, from, to string) error {
 
 // addGroup loads what the store has of a group.
 func (e *Engine) addGroup(name string) error {
-	id := groupID(name, e.opts.Members, e.opts.SegmentBytes)
+	id := e.opts.groupID(name)
 	g := &Group{engine: e, name: name, id: id, shard: shardOf(id), self: uint64(slices.Index(e.opts.Members, e.opts.Peer) + 1)}
 	for _, other := range e.groups {
 		if other.shard == g.shard {

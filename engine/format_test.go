@@ -393,12 +393,22 @@ func TestDocumentedGroupID(t *testing.T) {
 		t.Errorf("the document has the signatures %v", table)
 	}
 	members := []identity.PeerID{{1}, {2}}
-	id := groupID("prices", members, snapshot.SegmentBytes)
+	id := (&Options{Members: members, SegmentBytes: snapshot.SegmentBytes}).groupID("prices")
 	if got, want := strings.TrimSpace(fence(t, "## Group", "id")), fmt.Sprintf("%s %016x", id, shardOf(id)); got != want {
 		t.Errorf("the document's group is %s, want %s", got, want)
 	}
-	if id == groupID("prices", []identity.PeerID{{2}, {1}}, snapshot.SegmentBytes) || id == groupID("price", members, snapshot.SegmentBytes) || id == groupID("prices", members[:1], snapshot.SegmentBytes) {
-		t.Error("different groups have one id")
+	for what, o := range map[string]Options{
+		"other members":    {Members: []identity.PeerID{{2}, {1}}, SegmentBytes: snapshot.SegmentBytes},
+		"fewer members":    {Members: members[:1], SegmentBytes: snapshot.SegmentBytes},
+		"smaller segments": {Members: members, SegmentBytes: MinSegmentBytes},
+		"a secret":         {Members: members, SegmentBytes: snapshot.SegmentBytes, Secret: identity.ID{1}},
+	} {
+		if id == o.groupID("prices") {
+			t.Errorf("groups with %s have one id", what)
+		}
+	}
+	if o := (&Options{Members: members, SegmentBytes: snapshot.SegmentBytes}); id == o.groupID("price") {
+		t.Error("groups with different names have one id")
 	}
 	if shardOf(identity.ID{}) != 1 {
 		t.Error("a shard number may be 0, which the Raft library refuses")
@@ -409,7 +419,7 @@ func TestDocumentedGroupID(t *testing.T) {
 // that is in it then with the document's example.
 func TestDocumentedRows(t *testing.T) {
 	r := newTestReplica(t, 1)
-	r.group = groupID("prices", []identity.PeerID{{1}, {2}}, snapshot.SegmentBytes)
+	r.group = (&Options{Members: []identity.PeerID{{1}, {2}}, SegmentBytes: snapshot.SegmentBytes}).groupID("prices")
 	r.shard = shardOf(r.group)
 	price, note := identity.NewID("oracle.price"), identity.NewID("notes")
 	apply := func(index uint64, p proposal, body []byte) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -54,14 +55,15 @@ const (
 
 // groupID folds everything the members must agree on into the group's id:
 //
-//	key       = NewID("mosaik.group.v1").Derive(name)
+//	key       = NewID("mosaik.group.v1").Derive(name), and .Derive(secret) if there is one
 //	consensus = H(signature || u32 n || each founder's 32 bytes)
 //	id        = key.Hashed().Derive(consensus).Derive(machine).Derive(state sync)
 //
 // State sync is the hash of its signature, and of the size of segments if that is
 // not the default one. Founders are folded in their order, so two halves of a split network can never
 // found the same group twice.
-func groupID(name string, members []identity.PeerID, segmentBytes int64) identity.ID {
+func (o *Options) groupID(name string) identity.ID {
+	members, segmentBytes := o.Members, o.SegmentBytes
 	parts := [][]byte{[]byte(consensusSignature), binary.LittleEndian.AppendUint32(nil, uint32(len(members)))}
 	for i := range members {
 		parts = append(parts, members[i][:])
@@ -70,11 +72,56 @@ func groupID(name string, members []identity.PeerID, segmentBytes int64) identit
 	if segmentBytes != snapshot.SegmentBytes {
 		sync = identity.FromParts([]byte(syncSignature), binary.LittleEndian.AppendUint64(nil, uint64(segmentBytes)))
 	}
-	return identity.NewID("mosaik.group.v1").Derive(name).Hashed().
+	return o.groupKey(name).Hashed().
 		DeriveID(identity.FromParts(parts...)).
 		DeriveID(identity.NewID(machineSignature)).
 		DeriveID(sync)
 }
+
+// groupKey returns a group's key, of which its id tells only the hash.
+func (o *Options) groupKey(name string) identity.ID {
+	key := identity.NewID("mosaik.group.v1").Derive(name)
+	if !o.Secret.IsZero() {
+		key = key.DeriveID(o.Secret)
+	}
+	return key
+}
+
+// GroupKey is a group as members know it before there is a store.
+type GroupKey struct {
+	Name string
+	ID   identity.ID
+	Key  identity.ID // Group.BondKey
+}
+
+// FoundingGroups returns the groups that a new store with these options has, as Open
+// would make them: what has to be known of a group before it is opened, to make
+// connections for it.
+func (o *Options) FoundingGroups() []GroupKey {
+	c := *o
+	c.Spread, c.SegmentBytes = cmp.Or(o.Spread, defaultSpread), cmp.Or(o.SegmentBytes, snapshot.SegmentBytes)
+	var groups []GroupKey
+	for _, name := range c.groupNames() {
+		groups = append(groups, GroupKey{name, c.groupID(name), c.groupKey(name)})
+	}
+	return groups
+}
+
+// groupNames returns the names of the groups: first those keys are spread over.
+func (o *Options) groupNames() []string {
+	var names []string
+	for i := range o.Spread {
+		names = append(names, spreadName(i))
+	}
+	return append(names, o.Named...)
+}
+
+// defaultSpread is Options.Spread of a new store.
+const defaultSpread = 1
+
+// BondKey returns the group's key, which members prove to each other that they have.
+// It is as secret as Options.Secret; without that it follows from the name.
+func (g *Group) BondKey() identity.ID { return g.engine.opts.groupKey(g.name) }
 
 // spreadName returns the name of the i-th of the groups keys are spread over.
 func spreadName(i int) string { return "g" + strconv.Itoa(i) }

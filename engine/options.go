@@ -90,6 +90,10 @@ type Options struct {
 	// Members are the founders of every group of the node, in the one order all of
 	// them agree on. Kept. Default: Peer alone.
 	Members []identity.PeerID
+	// Secret is what only the members know. It is part of the groups' keys, which they
+	// prove to each other on every connection (Group.BondKey), and so of the groups' ids. Kept,
+	// in the clear. Default zero: there is none, and the keys follow from the names.
+	Secret identity.ID
 	// Spread is the number of groups that keys are spread over (GroupFor).
 	// Kept. Default 1: batches are made per group, and the rate lives from them. More
 	// groups than processors only divide the same work.

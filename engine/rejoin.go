@@ -35,11 +35,8 @@ const rejoinTimeout = time.Minute
 func (e *Engine) rejoin() (uint64, error) {
 	o := e.opts
 	var groups []identity.ID
-	for i := range o.Spread {
-		groups = append(groups, groupID(spreadName(i), o.Members, o.SegmentBytes))
-	}
-	for _, name := range o.Named {
-		groups = append(groups, groupID(name, o.Members, o.SegmentBytes))
+	for _, name := range o.groupNames() {
+		groups = append(groups, o.groupID(name))
 	}
 	ctx, cancel := context.WithTimeout(e.background, rejoinTimeout)
 	defer cancel()

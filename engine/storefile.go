@@ -23,6 +23,7 @@ import (
 //	peer <hex>
 //	members <hex> ...
 //	incarnation <n>, how often the node has come back without its disk
+//	secret <hex>, Options.Secret; zeros: none
 //	spread <n>
 //	segment <bytes>
 //	named <quoted name> ...
@@ -38,6 +39,7 @@ type storeFile struct {
 	members []identity.PeerID
 	// incarnation tells the replicas of a member apart that has lost its disk (rejoin.go).
 	incarnation uint64
+	secret      identity.ID
 	spread      int
 	segment     int64 // Options.SegmentBytes
 	named       []string
@@ -49,7 +51,7 @@ func (s *storeFile) encode() []byte {
 	for _, m := range s.members {
 		fmt.Fprintf(&b, " %s", m)
 	}
-	fmt.Fprintf(&b, "\nincarnation %d\nspread %d\nsegment %d\nnamed", s.incarnation, s.spread, s.segment)
+	fmt.Fprintf(&b, "\nincarnation %d\nsecret %s\nspread %d\nsegment %d\nnamed", s.incarnation, s.secret, s.spread, s.segment)
 	for _, n := range s.named {
 		fmt.Fprintf(&b, " %s", strconv.Quote(n))
 	}
@@ -124,6 +126,13 @@ func decodeStoreFile(text string) (*storeFile, error) {
 	}
 	if s.incarnation, err = strconv.ParseUint(incarnation, 10, 32); err != nil {
 		return nil, fmt.Errorf("incarnation: %w", err)
+	}
+	secret, err := field("secret")
+	if err != nil {
+		return nil, err
+	}
+	if s.secret, err = identity.ParseID(secret); err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
 	}
 	spread, err := field("spread")
 	if err != nil {
@@ -209,6 +218,12 @@ func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
 	}
 	if !slices.Equal(o.Members, s.members) {
 		return false, mismatch("Members", o.Members, s.members)
+	}
+	if o.Secret.IsZero() {
+		o.Secret = s.secret
+	}
+	if o.Secret != s.secret {
+		return false, fmt.Errorf("%w: Secret is not the one the store was made with", ErrMismatch)
 	}
 	if o.Spread == 0 {
 		o.Spread = s.spread

@@ -196,12 +196,22 @@ func (s *syncing) start() error {
 	return r.flush()
 }
 
-// drop removes all the replica has of the group but its commits.
+// drop removes all the replica has of the group but its commits, and what an
+// operator has pinned.
 func (s *syncing) drop() error {
 	r := s.r
+	pins, err := r.metaRow(metaPins)
+	if err != nil {
+		return err
+	}
 	applied, proposers := r.state.applied, r.state.proposers
 	for _, space := range [][2]byte{{spaceMeta, spaceCommit}, {spaceView, spaceEnd}} {
 		if err := r.batch.DeleteRange(appendSpace(nil, r.shard, space[0]), appendSpace(nil, r.shard, space[1]), nil); err != nil {
+			return err
+		}
+	}
+	if pins != nil {
+		if err := r.batch.Set(appendMetaKey(nil, r.shard, metaPins), pins, nil); err != nil {
 			return err
 		}
 	}
