@@ -1,0 +1,449 @@
+package network
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mosaik-engine/mosaik/identity"
+)
+
+// Conn is a connection with a peer that has proved who it is, is of this network,
+// and is allowed. It is a net.Conn, a stream of bytes, and carries messages as well:
+// ReadMessage returns what one WriteMessage wrote, and may be mixed with Read and
+// Write, which cut the stream into messages as they like.
+//
+// Somebody must always be reading: reasons and heartbeats are noticed by readers.
+// Reads and writes fail with a *CloseError once the connection has ended. A write
+// that a deadline interrupts ends the connection, as with TLS; a read may be
+// repeated after its deadline.
+type Conn struct {
+	e        *Endpoint
+	raw      net.Conn
+	tls      *tls.Conn
+	protocol *protocol
+	peer     identity.PeerID
+	dialled  bool
+	since    time.Time
+	groups   []identity.ID // proven by both sides and allowed; ascending
+	refused  []identity.ID // groups that Authorize refused to this connection
+	table    *groupTable   // with which the handshake began; nil without groups
+	reserved bool          // has a place of its own among the endpoint's connections
+
+	ended     chan struct{} // closed with mu.cause set
+	rearm     chan struct{} // one token: mu.until has changed
+	framesIn  atomic.Uint64
+	framesOut atomic.Uint64
+	messages  atomic.Uint64 // in both directions
+	waiting   atomic.Bool   // a reader waits for the other side
+
+	read struct {
+		sync.Mutex
+		in      *bufio.Reader
+		left    int    // bytes of the present message that are still to come
+		message []byte // of ReadMessage, with what has come so far
+		partial bool   // ReadMessage was interrupted within message
+	}
+	write struct {
+		sync.Mutex
+		first []byte // a header and the beginning of its message
+	}
+	// mu is taken after read or write, and before the endpoint's.
+	mu struct {
+		sync.Mutex
+		cause         *CloseError
+		until         time.Time
+		readDeadline  time.Time // of the caller
+		writeDeadline time.Time // of the caller
+	}
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+const (
+	readBuffer  = 64 << 10
+	recordBytes = 16 << 10  // of a TLS record
+	pieceBytes  = 256 << 10 // written under one deadline, and grown at once when read
+	keepMessage = 1 << 20   // larger buffers are not kept for the next message
+)
+
+func (e *Endpoint) newConn(raw net.Conn, secure *tls.Conn, p *protocol, dialled bool) *Conn {
+	c := &Conn{e: e, raw: raw, tls: secure, protocol: p, dialled: dialled,
+		ended: make(chan struct{}), rearm: make(chan struct{}, 1)}
+	c.read.in = bufio.NewReaderSize(secure, readBuffer)
+	return c
+}
+
+// Remote returns the peer at the other side.
+func (c *Conn) Remote() identity.PeerID { return c.peer }
+
+// Protocol returns the name of the protocol.
+func (c *Conn) Protocol() string { return c.protocol.Name }
+
+// Dialled reports whether this node has made the connection.
+func (c *Conn) Dialled() bool { return c.dialled }
+
+// Groups returns the groups whose traffic the connection carries, ascending: those
+// whose key both sides have proven, and neither has refused.
+func (c *Conn) Groups() []identity.ID { return slices.Clone(c.groups) }
+
+// Carries reports whether a group is among Groups.
+func (c *Conn) Carries(group identity.ID) bool {
+	_, ok := slices.BinarySearchFunc(c.groups, group, identity.ID.Compare)
+	return ok
+}
+
+// Export derives key material from the TLS session (RFC 8446, 7.5), the same on
+// both sides. The labels of group ids are taken by the proofs of their keys.
+func (c *Conn) Export(label string, context []byte, length int) ([]byte, error) {
+	return exporterOf(c.tls)(label, context, length)
+}
+
+// Info describes the connection.
+func (c *Conn) Info() Info {
+	c.mu.Lock()
+	until := c.mu.until
+	c.mu.Unlock()
+	return Info{Peer: c.peer, Protocol: c.protocol.Name, Dialled: c.dialled, Address: c.raw.RemoteAddr().String(),
+		Groups: c.groups, Since: c.since, Until: until}
+}
+
+// LocalAddr returns this side's TCP address.
+func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr returns the other side's TCP address.
+func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.ended }
+
+// Err returns how the connection ended, nil while it has not.
+func (c *Conn) Err() error {
+	if cause := c.cause(); cause != nil {
+		return cause
+	}
+	return nil
+}
+
+func (c *Conn) cause() *CloseError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.cause
+}
+
+// Close ends the connection. What was written before still arrives; the other side
+// reads Done after it. It does not wait and never fails.
+func (c *Conn) Close() error {
+	c.end(&CloseError{Reason: Done})
+	return nil
+}
+
+// CloseFor ends the connection for a reason that is told to the other side. cause,
+// which may be nil, is not told.
+func (c *Conn) CloseFor(r Reason, cause error) { c.end(&CloseError{Reason: r, Cause: cause}) }
+
+// end ends the connection, unless that has happened. It wakes whoever reads or
+// writes; the conn's goroutine tells the other side.
+func (c *Conn) end(cause *CloseError) {
+	cause = &CloseError{Peer: c.peer, Protocol: c.protocol.Name, Reason: cause.Reason, Remote: cause.Remote, Cause: cause.Cause}
+	c.mu.Lock()
+	if c.mu.cause != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.mu.cause = cause
+	// Whoever reads is woken; whoever writes gets as long as the farewell has.
+	_ = c.raw.SetReadDeadline(past)
+	_ = c.raw.SetWriteDeadline(time.Now().Add(c.e.limits.Farewell))
+	close(c.ended)
+	c.mu.Unlock()
+	c.e.connEnded(c, cause)
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+// failed ends the connection after an error of reading or writing and returns what
+// the caller is told.
+func (c *Conn) failed(err error, timeout Reason) error {
+	if !errors.As(err, new(*CloseError)) {
+		reason := Lost
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			reason = timeout
+		}
+		err = &CloseError{Reason: reason, Cause: err}
+	}
+	c.end(closeErrorOf(err, Lost))
+	return c.cause()
+}
+
+// SetDeadline sets the deadlines of reads and writes, as of net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline sets the deadline of reads, of one that waits too.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.cause != nil {
+		return c.mu.cause
+	}
+	c.mu.readDeadline = t
+	return c.raw.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the deadline of writes that begin after it.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.cause != nil {
+		return c.mu.cause
+	}
+	c.mu.writeDeadline = t
+	return nil
+}
+
+// armWrite sets the deadline of the next piece.
+func (c *Conn) armWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.cause != nil {
+		return c.mu.cause
+	}
+	t := time.Now().Add(c.e.limits.WriteTimeout)
+	if d := c.mu.writeDeadline; !d.IsZero() && d.Before(t) {
+		t = d
+	}
+	return c.raw.SetWriteDeadline(t)
+}
+
+// WriteMessage writes p as one message. It fails with Oversize, and the connection
+// stays, if p is larger than the protocol allows.
+func (c *Conn) WriteMessage(p []byte) error {
+	if len(p) > c.protocol.MaxMessage {
+		return refusal(Oversize, "a message of %d bytes, the limit of %s is %d", len(p), c.protocol.Name, c.protocol.MaxMessage)
+	}
+	c.write.Lock()
+	defer c.write.Unlock()
+	// The header and the beginning go out together, as one TLS record.
+	n := min(len(p), recordBytes-headerSize)
+	c.write.first = append(appendHeader(c.write.first[:0], kindMessage, len(p)), p[:n]...)
+	err := c.writePieces(c.write.first)
+	if err == nil && n < len(p) {
+		err = c.writePieces(p[n:])
+	}
+	if err == nil {
+		c.wrote(len(p))
+	}
+	return err
+}
+
+// writeFramed writes a message whose header is still to be filled in: its first
+// headerSize bytes.
+func (c *Conn) writeFramed(frame []byte) error {
+	n := len(frame) - headerSize
+	if n > c.protocol.MaxMessage {
+		return refusal(Oversize, "a message of %d bytes, the limit of %s is %d", n, c.protocol.Name, c.protocol.MaxMessage)
+	}
+	appendHeader(frame[:0], kindMessage, n)
+	c.write.Lock()
+	defer c.write.Unlock()
+	err := c.writePieces(frame)
+	if err == nil {
+		c.wrote(n)
+	}
+	return err
+}
+
+func (c *Conn) wrote(n int) {
+	c.messages.Add(1)
+	c.e.counters.messagesOut.Add(1)
+	c.e.counters.bytesOut.Add(uint64(n))
+}
+
+// writePieces writes b. REQUIRES: write.
+func (c *Conn) writePieces(b []byte) error {
+	for len(b) > 0 {
+		if err := c.armWrite(); err != nil {
+			return c.failed(err, TooSlow)
+		}
+		n := min(len(b), pieceBytes)
+		if _, err := c.tls.Write(b[:n]); err != nil {
+			return c.failed(err, TooSlow)
+		}
+		b = b[n:]
+	}
+	c.framesOut.Add(1)
+	return nil
+}
+
+// Write writes p, in messages of up to 64 KiB.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	for first := true; first || n < len(p); first = false {
+		step := min(len(p)-n, readBuffer, c.protocol.MaxMessage)
+		if err := c.WriteMessage(p[n : n+step]); err != nil {
+			return n, err
+		}
+		n += step
+	}
+	return n, nil
+}
+
+// Read reads from the present message, or from the next one that is not empty.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.read.Lock()
+	defer c.read.Unlock()
+	for c.read.left == 0 && len(p) > 0 {
+		if err := c.nextMessage(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.fill(p[:min(len(p), c.read.left)])
+	return n, err
+}
+
+// ReadMessage returns the next message, which is the caller's until the next call;
+// after Read has returned a part of one, the rest of it.
+func (c *Conn) ReadMessage() ([]byte, error) {
+	c.read.Lock()
+	defer c.read.Unlock()
+	r := &c.read
+	if !r.partial {
+		if cap(r.message) > keepMessage {
+			r.message = nil
+		}
+		r.message = r.message[:0]
+		if r.left == 0 {
+			if err := c.nextMessage(); err != nil {
+				return nil, err
+			}
+		}
+		r.partial = true
+	}
+	for r.left > 0 {
+		// The buffer grows with what has come, not with what was announced.
+		end := len(r.message)
+		r.message = slices.Grow(r.message, min(r.left, pieceBytes))
+		n, err := c.fill(r.message[end:min(cap(r.message), end+r.left)])
+		r.message = r.message[:end+n]
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.partial = false
+	return r.message, nil
+}
+
+// fill reads some bytes of the present message. REQUIRES: read.
+func (c *Conn) fill(p []byte) (int, error) {
+	c.waiting.Store(true)
+	n, err := c.read.in.Read(p)
+	c.waiting.Store(false)
+	if cause := c.cause(); cause != nil {
+		return 0, cause // nothing is handed up after the end
+	}
+	if c.read.left -= n; n > 0 {
+		c.framesIn.Add(1) // a long message under way is a sign of life
+		c.e.counters.bytesIn.Add(uint64(n))
+		return n, nil
+	}
+	return 0, c.readFailed(err)
+}
+
+// readFailed sorts the errors of reading. REQUIRES: read.
+func (c *Conn) readFailed(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.cause() == nil {
+		return err // of the caller
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // nobody ends without a word
+	}
+	return c.failed(tlsRefusal(err, c.dialled, Lost), Lost)
+}
+
+// nextMessage reads to the beginning of the next message and sets left. It deals
+// with everything else that comes. REQUIRES: read.
+func (c *Conn) nextMessage() error {
+	for {
+		kind, n, err := c.readHeader()
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case kindMessage:
+			if n > c.protocol.MaxMessage {
+				return c.failed(refusal(Oversize, "a message of %d bytes, the limit of %s is %d", n, c.protocol.Name, c.protocol.MaxMessage), Lost)
+			}
+			c.messages.Add(1)
+			c.e.counters.messagesIn.Add(1)
+			c.read.left = n
+			return nil
+		case kindHeartbeat:
+			if n != 0 {
+				return c.failed(refusal(Malformed, "a heartbeat of %d bytes", n), Lost)
+			}
+		case kindClose:
+			return c.failed(c.readClose(n), Lost)
+		default:
+			return c.failed(refusal(Malformed, "a frame of kind %d after the handshake", kind), Lost)
+		}
+	}
+}
+
+// readHeader reads the header of a frame. After a deadline it can be called again.
+// REQUIRES: read.
+func (c *Conn) readHeader() (byte, int, error) {
+	c.waiting.Store(true)
+	b, err := c.read.in.Peek(headerSize)
+	c.waiting.Store(false)
+	if cause := c.cause(); cause != nil {
+		return 0, 0, cause
+	}
+	if err != nil {
+		return 0, 0, c.readFailed(err)
+	}
+	kind, n := decodeHeader(b)
+	_, _ = c.read.in.Discard(headerSize) // they have been peeked at
+	c.framesIn.Add(1)
+	return kind, n, nil
+}
+
+// readClose reads the rest of a close frame. REQUIRES: read.
+func (c *Conn) readClose(n int) *CloseError {
+	if n > maxClose {
+		return refusal(Malformed, "a close frame of %d bytes, the limit is %d", n, maxClose)
+	}
+	b, err := c.read.in.Peek(n)
+	if err != nil {
+		return &CloseError{Reason: Lost, Cause: err}
+	}
+	return &CloseError{Reason: reasonFrom(b), Remote: true}
+}
+
+// contextOf returns a context that ends with the connection.
+func contextOf(c *Conn) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go runCancel(ctx, c, cancel)
+	return ctx, cancel
+}
+
+// runCancel cancels when the connection ends, and ends with ctx.
+func runCancel(ctx context.Context, c *Conn, cancel context.CancelFunc) {
+	select {
+	case <-c.ended:
+		cancel()
+	case <-ctx.Done():
+	}
+}
