@@ -19,7 +19,7 @@ SOAKTIME  ?= 10m
 SOAKSEEDS ?= 1000
 
 # The packages that start goroutines. The others have nothing to race.
-RACY := ./engine/... ./log/... ./snapshot/... ./replay/... ./cmd/...
+RACY := ./engine/... ./log/... ./snapshot/... ./replay/... ./network/... ./cmd/...
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c

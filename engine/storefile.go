@@ -246,3 +246,16 @@ func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
 	o.Named, o.incarnation = s.named, s.incarnation
 	return grown, nil
 }
+
+// MembersOf returns the members of the store in dir, which nobody has to have open;
+// fs nil is the operating system's. ErrNoStore: there is none.
+func MembersOf(fs vfs.FS, dir string) ([]identity.PeerID, error) {
+	if fs == nil {
+		fs = vfs.Default
+	}
+	s, err := readStoreFile(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	return s.members, nil
+}

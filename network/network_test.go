@@ -29,9 +29,9 @@ var testNetwork = identity.NewID("mosaik.network.test")
 
 // testGroup returns a group of the nodes 1 to n.
 func testGroup(name string, n int) Group {
-	g := Group{ID: identity.NewID(name), Key: identity.NewID("key of " + name), Members: map[uint64]identity.PeerID{}}
+	g := Group{ID: identity.NewID(name), Key: identity.NewID("key of " + name)}
 	for i := range n {
-		g.Members[uint64(i+1)] = keyOf(i + 1).PeerID()
+		g.Members = append(g.Members, keyOf(i+1).PeerID())
 	}
 	return g
 }

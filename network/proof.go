@@ -20,9 +20,19 @@ type Group struct {
 	// Key is the group's secret. Who has it may take part in the group as far as
 	// Options.Authorize lets it; both sides of a connection prove that they have it.
 	Key identity.ID
-	// Members are the peers behind the group's replica numbers. A Raft message is
-	// handed up only if it comes from the member it names.
-	Members map[uint64]identity.PeerID
+	// Members are the founders in their order. Replica number n is of member
+	// (n-1) mod len(Members): a member that has lost its disk comes back under another
+	// number (docs/format/store.md). A Raft message is handed up only if it comes from the
+	// member it names.
+	Members []identity.PeerID
+}
+
+// member returns the peer behind a replica number; zero for none.
+func (g *Group) member(replica uint64) identity.PeerID {
+	if replica == 0 || len(g.Members) == 0 {
+		return identity.PeerID{}
+	}
+	return g.Members[(replica-1)%uint64(len(g.Members))]
 }
 
 // shardOf returns the number under which the Raft library knows a group: the first

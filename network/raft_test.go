@@ -80,20 +80,12 @@ func (h *hosts) start(i int) {
 	serving.Store(n.engine)
 	var groups []Group
 	for _, g := range n.engine.Groups() {
-		groups = append(groups, Group{ID: g.ID(), Key: g.ID().Derive("a secret"), Members: replicas()})
+		groups = append(groups, Group{ID: g.ID(), Key: g.ID().Derive("a secret"), Members: members()})
 	}
 	if err := n.SetGroups(groups); err != nil {
 		h.t.Fatal(err)
 	}
 	h.at[i] = n
-}
-
-func replicas() map[uint64]identity.PeerID {
-	r := make(map[uint64]identity.PeerID)
-	for i, m := range members() {
-		r[uint64(i+1)] = m
-	}
-	return r
 }
 
 // stop closes host i, if it runs: the engine, then what it stands on.

@@ -132,7 +132,7 @@ func (c *Conn) admissible(messages []pb.Message) []pb.Message {
 // between reports whether a message goes from the remote peer's replica to this
 // node's.
 func (c *Conn) between(g *Group, from, to uint64) bool {
-	return from != 0 && to != 0 && g.Members[from] == c.peer && g.Members[to] == c.e.peer
+	return g.member(from) == c.peer && g.member(to) == c.e.peer
 }
 
 // admissibleChunk reports whether the remote peer may send a piece to this one. The

@@ -1,0 +1,160 @@
+package mosaik
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/network"
+	"github.com/mosaik-engine/mosaik/snapshot"
+)
+
+// PeerOptions say how to open a Peer. Key and Network are required.
+type PeerOptions struct {
+	// Store is how to open the node's store. Members are the founders of its groups, in
+	// the one order all of them agree on; they may be left out for a store that exists.
+	// Peer, Transport, Peers and Rejoin are filled in.
+	Store Options
+	// Key is the node's identity: its PeerID is its name among the members.
+	Key identity.Key
+	// Network is the name of the network. Nodes of another one are refused.
+	Network string
+	// Listen is the TCP address to listen at (network.Options.Listen).
+	Listen string
+	// Addresses returns where a member may be (network.Options.Addresses).
+	Addresses func(identity.PeerID) []string
+	// Authorize decides about connections (network.Options.Authorize). Nil lets in
+	// members, and nobody else.
+	Authorize network.Authorizer
+	// Rejoin is for a member that has lost its disk: a directory without a store is
+	// filled from the other members, instead of founding the groups with them
+	// (engine.Options.Rejoin).
+	Rejoin bool
+	// Limits bound what others can make this node do.
+	Limits network.Limits
+	// Events are called on what happens to connections.
+	Events network.Events
+}
+
+// Peer is a node of a network: a Node whose groups' other members are other
+// processes, on other machines or not.
+type Peer struct {
+	*Node
+	// Endpoint is the node's place in its network.
+	Endpoint *network.Endpoint
+	shards   *network.Shards
+	stop     func()
+}
+
+// OpenPeer opens the store in dir and takes part in its groups over the network. The
+// groups elect leaders after it returns: call Ready to wait for that.
+func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
+	store := o.Store
+	store.Peer = o.Key.PeerID()
+	if store.Members == nil {
+		if store.Members, err = engine.MembersOf(store.FS, dir); err != nil {
+			return nil, fmt.Errorf("mosaik: neither the options nor a store name the members: %w", err)
+		}
+	}
+	authorize := o.Authorize
+	if authorize == nil {
+		authorize = membersOnly(store.Members)
+	}
+	p := &Peer{stop: func() {}}
+	p.Endpoint, err = network.Open(network.Options{
+		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: o.Addresses,
+		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: o.Events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	// Others may ask before the store is open.
+	var open atomic.Pointer[Node]
+	node := func() (*Node, error) {
+		if n := open.Load(); n != nil {
+			return n, nil
+		}
+		return nil, fmt.Errorf("%w: the store is not open yet", log.ErrNotFound)
+	}
+	p.shards, err = network.OpenShards(p.Endpoint, func(ctx context.Context, r snapshot.Request) ([]byte, error) {
+		n, err := node()
+		if err != nil {
+			return nil, err
+		}
+		return n.ServeShard(ctx, r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.stop, err = network.HandleReadmit(p.Endpoint, func(ctx context.Context, peer identity.PeerID, groups []identity.ID) (uint64, error) {
+		n, err := node()
+		if err != nil {
+			return 0, err
+		}
+		return n.Readmit(ctx, peer, groups)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Of a new store, so that it can rejoin; that of one that exists may know better.
+	if err := p.carry(store.FoundingGroups(), store.Members); err != nil {
+		return nil, err
+	}
+	store.Transport, store.Peers = network.Raft(p.Endpoint), p.shards
+	if o.Rejoin {
+		store.Rejoin = func(ctx context.Context, groups []identity.ID) (uint64, error) {
+			return p.Endpoint.AskReadmit(ctx, store.Members, groups)
+		}
+	}
+	if p.Node, err = engine.Open(dir, &store); err != nil {
+		return nil, err
+	}
+	open.Store(p.Node)
+	var groups []engine.GroupKey
+	for _, g := range p.Groups() {
+		groups = append(groups, engine.GroupKey{Name: g.Name(), ID: g.ID(), Key: g.BondKey()})
+	}
+	return p, p.carry(groups, store.Members)
+}
+
+// carry has the endpoint carry the traffic of the groups.
+func (p *Peer) carry(groups []engine.GroupKey, members []identity.PeerID) error {
+	var carried []network.Group
+	for _, g := range groups {
+		carried = append(carried, network.Group{ID: g.ID, Key: g.Key, Members: members})
+	}
+	return p.Endpoint.SetGroups(carried)
+}
+
+// membersOnly lets in members for as long as they like.
+func membersOnly(members []identity.PeerID) network.Authorizer {
+	return func(_ context.Context, r network.Request) (time.Time, error) {
+		if !slices.Contains(members, r.Peer) {
+			return time.Time{}, fmt.Errorf("%w: %s is not among the members", network.NotAllowed, r.Peer.Short())
+		}
+		return time.Time{}, nil
+	}
+}
+
+// Close closes the store and leaves the network.
+func (p *Peer) Close() (err error) {
+	if p.Node != nil {
+		err = p.Node.Close()
+	}
+	p.stop()
+	if p.shards != nil {
+		err = errors.Join(err, p.shards.Close())
+	}
+	return errors.Join(err, p.Endpoint.Close())
+}
