@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -255,14 +256,18 @@ func damage(t testing.TB, fs vfs.FS, dir string) {
 	}
 	for _, name := range names {
 		path := fs.PathJoin(dir, name)
-		if info, err := fs.Stat(path); err != nil {
+		if info, err := fs.Stat(path); errors.Is(err, os.ErrNotExist) {
+			continue // it has been given its name meanwhile
+		} else if err != nil {
 			t.Fatal(err)
 		} else if info.IsDir() {
 			damage(t, fs, path)
 			continue
 		}
 		f, err := fs.Open(path)
-		if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
 			t.Fatal(err)
 		}
 		var b bytes.Buffer

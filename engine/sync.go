@@ -427,9 +427,14 @@ func (s *syncing) ingest(ctx context.Context, t *table) error {
 	return s.r.db.Ingest(ctx, []string{t.path})
 }
 
-// ingestCommits puts the commits of a segment into the store.
+// ingestCommits puts the commits of a segment into the store, but for those up to the
+// replica's head. These are there, and are needed should the node stop between the
+// removal of what is in the way and the ingestion.
 func (s *syncing) ingestCommits(m *snapshot.Manifest, commits []log.Commit) error {
-	lower, upper := appendCommitKey(nil, s.r.shard, m.First, 0), appendCommitKey(nil, s.r.shard, m.Last+1, 0)
+	for len(commits) > 0 && commits[0].Header.Number <= s.r.state.number {
+		commits = commits[1:]
+	}
+	lower, upper := appendCommitKey(nil, s.r.shard, max(m.First, s.r.state.number+1), 0), appendCommitKey(nil, s.r.shard, m.Last+1, 0)
 	if err := s.clear(lower, upper); err != nil {
 		return err
 	}

@@ -285,10 +285,12 @@ func TestSyncKilled(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatal("no sync")
 		}
+		s.Network().Isolate(s.Address(2)) // what it says after the clone was made, it has not said
 		clone := s.disks[2].CrashClone(vfs.CrashCloneCfg{})
 		if err := s.Stop(2); err != nil {
 			t.Fatal(err)
 		}
+		s.Network().Heal()
 		s.disks[2] = clone
 		for len(held) > 0 {
 			<-held
