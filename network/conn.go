@@ -72,7 +72,7 @@ const (
 	readBuffer  = 64 << 10
 	recordBytes = 16 << 10  // of a TLS record
 	pieceBytes  = 256 << 10 // written under one deadline, and grown at once when read
-	keepMessage = 1 << 20   // larger buffers are not kept for the next message
+	keepMessage = 4 << 20   // larger buffers are not kept for the next message
 )
 
 func (e *Endpoint) newConn(raw net.Conn, secure *tls.Conn, p *protocol, dialled bool) *Conn {
@@ -113,7 +113,7 @@ func (c *Conn) Info() Info {
 	until := c.mu.until
 	c.mu.Unlock()
 	return Info{Peer: c.peer, Protocol: c.protocol.Name, Dialled: c.dialled, Address: c.raw.RemoteAddr().String(),
-		Groups: c.groups, Since: c.since, Until: until}
+		Groups: slices.Clone(c.groups), Since: c.since, Until: until}
 }
 
 // LocalAddr returns this side's TCP address.
