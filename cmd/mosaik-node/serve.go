@@ -74,16 +74,17 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 	logger := s.logger(errOut, level)
 	// The Raft library finds a lot worth telling: it has to shout to be heard.
 	engine.SetRaftLogger(s.logger(errOut, level+slog.LevelWarn-slog.LevelInfo))
-	e, err := engine.Open(s.dir, s.options(logger))
+	node, err := s.open(logger)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if e != nil {
-			err = errors.Join(err, e.Close())
+		if node != nil {
+			err = errors.Join(err, node.Close())
 		}
 	}()
-	if n := members(e); n > 1 {
+	e := node.Node
+	if n := members(e); n > 1 && node.peer == nil {
 		logger.Warn("the store is one of several members and here it is alone: reads only", "members", n)
 	}
 	var private *listener
@@ -96,7 +97,7 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 		adminAddress = private.url()
 	}
 	// Nobody shall read from a node that has been acknowledged more than it shows.
-	if err := settle(ctx, e); err != nil {
+	if err := node.settle(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop before it has started
 		}
@@ -130,8 +131,8 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 	if err := public.drain(s.drainTimeout); err != nil {
 		logger.Warn("requests were broken off", "err", err)
 	}
-	closing := e
-	e = nil
+	closing := node
+	node = nil
 	if err := closing.Close(); err != nil {
 		return errors.Join(failed, err)
 	}

@@ -33,6 +33,9 @@ type settings struct {
 	retainBytes         conf.Bytes
 	retainAge           time.Duration
 	maxBodyBytes        conf.Bytes
+	// Of a network (serve_peer.go).
+	network, key, peerListen, secretFile string
+	members                              []string
 
 	set    *pflag.FlagSet
 	config string // path of the file
@@ -59,6 +62,11 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.DurationVar(&s.retainAge, "retain-age", 0, "keep segments in the store while they are younger; see retain-segments")
 	f.Var(&s.retainBytes, "retain-bytes", "keep so much sealed history in the store; see retain-segments")
 	f.IntVar(&s.retainSegments, "retain-segments", 0, "keep so many sealed segments in the store; what no limit keeps is archived (default: all is kept)")
+	f.StringVar(&s.network, "network", "", "name of the network the node is one of (default: it is alone)")
+	f.StringVar(&s.key, "key", "", "file with the node's key, as init makes it (default: "+keyFile+" in the directory)")
+	f.StringVar(&s.peerListen, "peer-listen", "127.0.0.1:7072", "address for the other nodes of the network, HOST:PORT")
+	f.StringSliceVar(&s.members, "members", nil, "those that found the groups, PEER@HOST:PORT each, in the same order on all (default: as the store has them)")
+	f.StringVar(&s.secretFile, "secret-file", "", "file with what only the members know, the same on all")
 	f.Var(&s.maxBodyBytes, "max-body-bytes", "largest body of one append request")
 	cmd.Flags().AddFlagSet(f)
 	cmd.Flags().StringVar(&s.config, "config", "", "TOML file with settings under the names of these flags (MOSAIK_CONFIG)")
@@ -94,6 +102,9 @@ func (s *settings) check() error {
 		if err != nil {
 			return bad(name, fmt.Errorf("%q is not HOST:PORT", address))
 		}
+	}
+	if err := s.checkPeer(bad); err != nil {
+		return err
 	}
 	if s.logFormat != "text" && s.logFormat != "json" {
 		return bad("log-format", fmt.Errorf("%q is neither text nor json", s.logFormat))
