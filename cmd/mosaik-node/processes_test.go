@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +122,39 @@ func (p *processes) leads(ctx context.Context, i int) int {
 	}
 }
 
+// tellNetwork looks at what the first node tells of its network.
+func (p *processes) tellNetwork() {
+	p.t.Helper()
+	var n api.Network
+	if err := json.Unmarshal([]byte(p.run("network", "status", "--node", p.nodes[0].api, "--json")), &n); err != nil {
+		p.t.Fatal(err)
+	}
+	peers := make(map[identity.PeerID]bool)
+	for _, c := range n.Conns {
+		peers[c.Peer] = true
+	}
+	if n.Name != "test" || len(peers) == 0 || n.BytesOut == 0 { // followers need not talk to each other
+		p.t.Errorf("%+v", n)
+	}
+	if text := p.run("network", "status", "--node", p.nodes[0].api); !strings.Contains(text, "connected  ") {
+		p.t.Error(text)
+	}
+	for peer := range peers {
+		if text := p.run("peer", "list", "--node", p.nodes[0].api); !strings.Contains(text, peer.String()) || !strings.Contains(text, "mosaik/raft/1") {
+			p.t.Error(text)
+		}
+	}
+	resp, err := http.Get(p.nodes[0].admin + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Contains(text, []byte("\nmosaik_network_connections ")) {
+		p.t.Errorf("%v\n%s", err, text)
+	}
+}
+
 // TestProcesses: three processes with keys of their own found a group. It goes on
 // when the leader is killed, takes it back, rebuilds it when its disk is gone, and all
 // agree on everything that was acknowledged.
@@ -150,6 +185,7 @@ func TestProcesses(t *testing.T) {
 		}
 	}
 	write(0)
+	p.tellNetwork()
 	for _, lose := range []bool{false, true} {
 		victim := p.leads(ctx, 0)
 		other := (victim + 1) % 3

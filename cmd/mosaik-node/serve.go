@@ -90,7 +90,7 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 	var private *listener
 	adminAddress := ""
 	if s.admin != "" {
-		if private, err = listen(ctx, "admin", s.admin, admin.Handler(e, version), logger); err != nil {
+		if private, err = listen(ctx, "admin", s.admin, admin.Handler(e, node.endpoint(), version), logger); err != nil {
 			return err
 		}
 		defer private.close()
@@ -103,7 +103,7 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 		}
 		return err
 	}
-	handler := api.NewServer(e, api.Options{Logger: logger, MaxBody: int64(s.maxBodyBytes)})
+	handler := api.NewServer(e, api.Options{Logger: logger, MaxBody: int64(s.maxBodyBytes), Network: node.network(s.network)})
 	public, err := listen(ctx, "api", s.listen, handler, logger)
 	if err != nil {
 		return err

@@ -13,8 +13,10 @@ import (
 	"strings"
 
 	"github.com/mosaik-engine/mosaik"
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
 	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/conf"
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/network"
 )
 
 // The part of the settings that makes a node one of a network. A node without
@@ -172,6 +174,22 @@ func (o *opened) Close() error {
 		return o.peer.Close()
 	}
 	return o.Node.Close()
+}
+
+// endpoint returns the node's place in its network; nil: it is alone.
+func (o *opened) endpoint() *network.Endpoint {
+	if o.peer == nil {
+		return nil
+	}
+	return o.peer.Endpoint
+}
+
+// network returns what describes the node's network to clients; nil: it is alone.
+func (o *opened) network(name string) func() api.Network {
+	if o.peer == nil {
+		return nil
+	}
+	return func() api.Network { return api.NetworkOf(name, o.peer.Endpoint) }
 }
 
 // settle waits until the node may be read from: it shows all that it has acknowledged,
