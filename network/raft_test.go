@@ -52,9 +52,17 @@ func openHosts(t testing.TB, dir string, change func(i int, o *engine.Options)) 
 func (h *hosts) open() {
 	h.t.Helper()
 	h.t.Cleanup(func() {
+		// All at once: each one that is left behind would wait for a quorum that is
+		// going away.
+		var wg sync.WaitGroup
 		for i := range h.at {
-			h.stop(i)
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				h.stop(i)
+			}()
 		}
+		wg.Wait()
 	})
 	for i := range h.at {
 		h.start(i)
@@ -200,6 +208,42 @@ func TestRaft(t *testing.T) {
 		if m := n.Metrics(); m.Raft != (RaftDrops{}) || m.MessagesIn == 0 {
 			t.Errorf("host %d: %+v", i, m)
 		}
+	}
+}
+
+// TestCutOff: when the leader's connections are gone, without a word of its engine, the
+// others go on under another leader, and it acknowledges nothing any more.
+func TestCutOff(t *testing.T) {
+	ctx := testContext(t)
+	disks := []vfs.FS{vfs.NewMem(), vfs.NewMem(), vfs.NewMem()}
+	h := openHosts(t, "cut", func(i int, o *engine.Options) { o.FS, o.ProposeTimeout = disks[i], 3*time.Second })
+	key := identity.NewID("k")
+	leader := h.leader()
+	old := h.at[leader]
+	if _, err := old.engine.Append(ctx, key, []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Endpoint.Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i, n := range h.at {
+		if i != leader {
+			if _, err := n.engine.Append(ctx, key, []byte("after")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("the others went on after %v", time.Since(began))
+	if _, err := old.engine.Append(ctx, key, []byte("alone")); !errors.Is(err, engine.ErrNoQuorum) {
+		t.Errorf("the one that is cut off: %v", err)
+	}
+	h.stop(leader)
+	h.start(leader)
+	h.ready()
+	h.same()
+	if info, _ := h.at[leader].engine.Groups()[0].Key(key); info.Records != 3 && info.Records != 4 {
+		t.Errorf("%+v, want 3 records, or 4 if what failed came to be all the same", info)
 	}
 }
 
