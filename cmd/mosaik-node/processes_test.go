@@ -28,7 +28,6 @@ type processes struct {
 	dirs    []string
 	args    [][]string // of serve, per node
 	nodes   []*node    // nil: not running
-	leader  int
 }
 
 func newProcesses(t *testing.T, n int) *processes {
