@@ -27,7 +27,10 @@ var ErrEntry = errors.New("mosaik: bad peer entry")
 
 // EntryVersion orders the entries of one peer: by when it started, then by when it last
 // changed its entry, both in Unix milliseconds of its own clock.
-type EntryVersion struct{ Started, Updated uint64 }
+type EntryVersion struct {
+	Started uint64 // when the peer started
+	Updated uint64 // when it last changed its entry
+}
 
 // Compare orders versions.
 func (v EntryVersion) Compare(other EntryVersion) int {
