@@ -107,11 +107,11 @@ itself and the one before, and gives what they hold.`,
 		newQueueCmd(g),
 		newNounCmd("segment", "Look at sealed segments", `A segment is a run of commits that no longer changes. Every member keeps one shard of
 each; what the retention does not keep in the store is read from the shards.`,
-			newSegmentListCmd(g), newSegmentPinCmd(g), newSegmentUnpinCmd(g)),
+			newSegmentFetchCmd(g), newSegmentListCmd(g), newSegmentPinCmd(g), newSegmentScrubCmd(g), newSegmentShowCmd(g), newSegmentUnpinCmd(g)),
 		newServeCmd(g),
 		newSetCmd(g),
 		newNounCmd("snapshot", "Carry a group's history elsewhere", `An export is the whole history of a group in one file that proves itself.`,
-			newSnapshotExportCmd(g), newSnapshotImportCmd(g), newSnapshotVerifyCmd(g)),
+			newSnapshotExportCmd(g), newSnapshotImportCmd(g), newSnapshotListCmd(g), newSnapshotStatusCmd(g), newSnapshotVerifyCmd(g)),
 		newNounCmd("stream", "Read and write streams", `A stream is the log of one name: records, numbered from 1, that are appended and
 never change.`,
 			newStreamAppendCmd(g), newStreamListCmd(g), newStreamTailCmd(g)),

@@ -29,6 +29,7 @@ type settings struct {
 	memTableBytes       conf.Bytes
 	cacheBytes          conf.Bytes
 	raftLogBytes        conf.Bytes
+	segmentBytes        conf.Bytes
 	retainSegments      int
 	retainBytes         conf.Bytes
 	retainAge           time.Duration
@@ -61,6 +62,7 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.Var(&s.raftLogBytes, "raft-log-bytes", "how much Raft log a group keeps for members that lag")
 	f.DurationVar(&s.retainAge, "retain-age", 0, "keep segments in the store while they are younger; see retain-segments")
 	f.Var(&s.retainBytes, "retain-bytes", "keep so much sealed history in the store; see retain-segments")
+	f.Var(&s.segmentBytes, "segment-bytes", "size at which sealed segments end, of a new store; the same on all members (default 16MiB)")
 	f.IntVar(&s.retainSegments, "retain-segments", 0, "keep so many sealed segments in the store; what no limit keeps is archived (default: all is kept)")
 	f.StringVar(&s.network, "network", "", "name of the network the node is one of (default: it is alone)")
 	f.StringVar(&s.key, "key", "", "file with the node's key, as init makes it (default: "+keyFile+" in the directory)")
@@ -133,7 +135,7 @@ func (s *settings) options(logger *slog.Logger) *engine.Options {
 	return &engine.Options{
 		Spread: s.spread, Named: s.named, Logger: logger,
 		ProposeTimeout: s.proposeTimeout, InFlight: s.inFlight,
-		MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
+		SegmentBytes: int64(s.segmentBytes), MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
 		Retention: engine.Retention{Segments: s.retainSegments, Bytes: int64(s.retainBytes), Age: s.retainAge},
 	}
 }
