@@ -2,11 +2,14 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
-	"unicode/utf8"
+	"strconv"
+	"strings"
 )
 
 // Limits of an entry.
@@ -32,22 +35,9 @@ type EntryVersion struct {
 	Updated uint64 // when it last changed its entry
 }
 
-// Compare orders versions.
+// Compare orders versions, -1, 0 or +1: by the start, then by the change.
 func (v EntryVersion) Compare(other EntryVersion) int {
-	if v.Started != other.Started {
-		return compare(v.Started, other.Started)
-	}
-	return compare(v.Updated, other.Updated)
-}
-
-func compare(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(v.Started, other.Started), cmp.Compare(v.Updated, other.Updated))
 }
 
 // PeerEntry is what a peer says of itself: where it is, what it offers, and which
@@ -55,12 +45,14 @@ func compare(a, b uint64) int {
 type PeerEntry struct {
 	// Protocol is the version of the protocols the peer speaks: major, minor, patch.
 	Protocol [3]uint16
-	Network  ID
-	Peer     PeerID
-	Version  EntryVersion
-	// Addresses are where it can be reached, host:port, the best first.
+	Network  ID           // the network it is of
+	Peer     PeerID       // who it is
+	Version  EntryVersion // which of its entries this is
+	// Addresses are where it can be reached, each a host:port (CheckAddress), the best
+	// first, without repetition.
 	Addresses []string
-	// Tags, Streams and Groups are what it offers, each ascending, without repetition.
+	// Tags, Streams and Groups are what it offers, each ascending, without repetition. A
+	// tag that has a name is NewID of the name, which ValidateName has accepted.
 	Tags, Streams, Groups []ID
 	// Tickets are in the order of their ids, without repetition.
 	Tickets []Ticket
@@ -85,7 +77,7 @@ const entryFormat = 1
 const entryDomain = "mosaik/entry/1\x00"
 
 // AppendTo appends the encoding of the entry (docs/format/entry.md). It does not check
-// the limits.
+// the limits, and what breaks them has no encoding.
 func (e *PeerEntry) AppendTo(dst []byte) []byte {
 	dst = append(dst, entryFormat)
 	for _, n := range e.Protocol {
@@ -116,7 +108,8 @@ func (e *PeerEntry) AppendTo(dst []byte) []byte {
 	return dst
 }
 
-// Validate checks the limits and the order.
+// Validate checks the limits and the order, but not the size of the whole, which is of
+// the encoding. The error wraps [ErrEntry] and names the field.
 func (e *PeerEntry) Validate() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w of peer %s: "+format, append([]any{ErrEntry, e.Peer.Short()}, args...)...)
@@ -127,40 +120,82 @@ func (e *PeerEntry) Validate() error {
 	case e.Network.IsZero():
 		return bad("network is none")
 	case e.Version.Updated < e.Version.Started:
-		return bad("it was updated at %d, before it started at %d", e.Version.Updated, e.Version.Started)
+		return bad("version: it was updated at %d, before it started at %d", e.Version.Updated, e.Version.Started)
 	case len(e.Addresses) > MaxAddresses:
 		return bad("%d addresses, at most %d are allowed", len(e.Addresses), MaxAddresses)
 	case len(e.Tickets) > MaxTickets:
 		return bad("%d tickets, at most %d are allowed", len(e.Tickets), MaxTickets)
 	}
-	for _, a := range e.Addresses {
-		if a == "" || len(a) > MaxAddress || !utf8.ValidString(a) {
-			return bad("address %q: 1 to %d bytes of UTF-8 are wanted", a, MaxAddress)
+	for i, a := range e.Addresses {
+		if err := CheckAddress(a); err != nil {
+			return bad("address %d: %w", i, err)
+		}
+		if slices.Contains(e.Addresses[:i], a) {
+			return bad("address %d: %q is there twice", i, a)
 		}
 	}
-	for name, ids := range map[string][]ID{"tags": e.Tags, "streams": e.Streams, "groups": e.Groups} {
-		if len(ids) > MaxEntryIDs {
-			return bad("%d %s, at most %d are allowed", len(ids), name, MaxEntryIDs)
+	for _, list := range []struct {
+		name string
+		ids  []ID
+	}{{"tags", e.Tags}, {"streams", e.Streams}, {"groups", e.Groups}} {
+		if len(list.ids) > MaxEntryIDs {
+			return bad("%d %s, at most %d are allowed", len(list.ids), list.name, MaxEntryIDs)
 		}
-		for i := 1; i < len(ids); i++ {
-			if ids[i-1].Compare(ids[i]) >= 0 {
-				return bad("its %s are not in ascending order", name)
-			}
+		if !ascending(list.ids) {
+			return bad("its %s are not in ascending order", list.name)
 		}
 	}
+	ids := make([]ID, len(e.Tickets))
 	for i := range e.Tickets {
 		if n := len(e.Tickets[i].Data); n > MaxTicket {
-			return bad("a ticket of %d bytes, at most %d are allowed", n, MaxTicket)
+			return bad("ticket %d: %d bytes, at most %d are allowed", i, n, MaxTicket)
 		}
-		if i > 0 && e.Tickets[i-1].ID().Compare(e.Tickets[i].ID()) >= 0 {
-			return bad("its tickets are not in ascending order of their ids")
-		}
+		ids[i] = e.Tickets[i].ID()
+	}
+	if !ascending(ids) {
+		return bad("its tickets are not in ascending order of their ids")
 	}
 	return nil
 }
 
-// SignedEntry is an entry with its peer's signature: what is passed on.
+// ascending reports whether ids are in order and each is there once.
+func ascending(ids []ID) bool {
+	for i := 1; i < len(ids); i++ {
+		if ids[i-1].Compare(ids[i]) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// CheckAddress says what is wrong with an address of a peer. It is a host, which is a
+// name or an IP address (IPv6 in brackets), a colon and a port from 1 to 65535, in at
+// most [MaxAddress] bytes of printable ASCII: other peers show it and dial it.
+func CheckAddress(a string) error {
+	if len(a) > MaxAddress {
+		return fmt.Errorf("%d bytes, at most %d are allowed", len(a), MaxAddress)
+	}
+	if strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("%q holds something else than printable ASCII", a)
+	}
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return fmt.Errorf("%q is no host:port: %w", a, err)
+	}
+	if host == "" {
+		return fmt.Errorf("%q names no host", a)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '0' {
+		return fmt.Errorf("%q: the port is no number from 1 to 65535", a)
+	}
+	return nil
+}
+
+// SignedEntry is an entry with its peer's signature: what is passed on. There is none
+// but from [SignEntry] and [DecodeSignedEntry], so its peer has said what stands in it.
 type SignedEntry struct {
+	// Entry is what was signed. It is shared by all who hold the SignedEntry, and must not
+	// be changed: a copy is changed, and signed anew.
 	Entry PeerEntry
 	bytes []byte // encoding and signature
 }
@@ -171,14 +206,15 @@ func (s *SignedEntry) Bytes() []byte { return s.bytes }
 // Digest returns BLAKE3 of Bytes, by which entries are told apart.
 func (s *SignedEntry) Digest() ID { return FromParts(s.bytes) }
 
-// Newer reports whether s is to take the place of other, an entry of the same peer; of
-// nil it is.
+// Newer reports whether s is to take the place of other: it is of the same peer, and its
+// version is the greater one. It takes the place of nil.
 func (s *SignedEntry) Newer(other *SignedEntry) bool {
-	return other == nil || s.Entry.Version.Compare(other.Entry.Version) > 0
+	return other == nil || s.Entry.Peer == other.Entry.Peer && s.Entry.Version.Compare(other.Entry.Version) > 0
 }
 
 // SignEntry normalizes a copy of the entry, checks it, and signs it with the peer's
-// key. The entry must name that peer.
+// key. The entry must name that peer. Equal entries give equal bytes. An error wraps
+// [ErrEntry].
 func SignEntry(e PeerEntry, key Key) (*SignedEntry, error) {
 	if key.IsZero() || key.PeerID() != e.Peer {
 		return nil, fmt.Errorf("%w: it is of peer %s, which the key is not of", ErrEntry, e.Peer.Short())
@@ -186,6 +222,9 @@ func SignEntry(e PeerEntry, key Key) (*SignedEntry, error) {
 	e.Addresses = slices.Clone(e.Addresses)
 	e.Tags, e.Streams, e.Groups = slices.Clone(e.Tags), slices.Clone(e.Streams), slices.Clone(e.Groups)
 	e.Tickets = slices.Clone(e.Tickets)
+	for i := range e.Tickets {
+		e.Tickets[i].Data = bytes.Clone(e.Tickets[i].Data)
+	}
 	e.Normalize()
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -207,7 +246,7 @@ const signatureSize = 64
 
 // DecodeSignedEntry decodes an entry and verifies its signature: what it returns was
 // said by the peer that it names. Whether that peer has sent it, and whether it is
-// recent, is for the caller to see to. The bytes are copied.
+// recent, is for the caller to see to. The bytes are copied. An error wraps [ErrEntry].
 func DecodeSignedEntry(b []byte) (*SignedEntry, error) {
 	if len(b) > MaxEntry || len(b) < signatureSize {
 		return nil, fmt.Errorf("%w: %d bytes, %d to %d are possible", ErrEntry, len(b), signatureSize, MaxEntry)

@@ -436,9 +436,13 @@ func TestKeyKeepsItsSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{
-		fmt.Sprint(key), fmt.Sprintf("%v %+v %#v %s %q", key, key, key, key, key), string(encoded), fmt.Sprintf("%v %+v %#v", held, &held, held),
-	} {
+	texts := []string{string(encoded)}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
+		for _, v := range []any{key, &key, held, &held, []identity.Key{key}} {
+			texts = append(texts, fmt.Sprintf(verb, v))
+		}
+	}
+	for _, text := range texts {
 		if strings.Contains(text, "5e5e") || strings.Contains(text, "94 94") || strings.Contains(text, "0x5e, 0x5e") {
 			t.Errorf("printed the secret: %s", text)
 		}

@@ -1,101 +1,30 @@
 package identity
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"math"
-	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // JWTClass is the class of tickets that are JSON Web Tokens (RFC 7519) in their
 // compact form. It is that of the Rust runtime.
 func JWTClass() ID { return NewID("mosaik.tickets.jwt.v1") }
 
-// JWTKey verifies tokens of one algorithm.
-type JWTKey struct {
-	alg         string
-	key         any // as the JWT library wants it
-	fingerprint ID
-}
-
-// ErrJWTKey says that a key is not one of its algorithm.
-var ErrJWTKey = errors.New("mosaik: bad JWT key")
-
-// jwtAlgorithm is what is known of an algorithm: the name in fingerprints, the size of
-// keys in bytes, and the curve of those that have one.
-type jwtAlgorithm struct {
-	name  string
-	size  int
-	curve elliptic.Curve
-}
-
-func jwtAlgorithms() map[string]jwtAlgorithm {
-	return map[string]jwtAlgorithm{
-		"HS256": {"hs256", 32, nil},
-		"HS384": {"hs384", 48, nil},
-		"HS512": {"hs512", 64, nil},
-		"ES256": {"es256", 33, elliptic.P256()},
-		"ES384": {"es384", 49, elliptic.P384()},
-		"ES512": {"es512", 67, elliptic.P521()},
-		"EdDSA": {"EdDsa", ed25519.PublicKeySize, nil},
-	}
-}
-
-// NewJWTKey returns the key of an algorithm of RFC 7518 or 8037: HS256, HS384 or HS512
-// with a secret of just 32, 48 or 64 bytes; ES256, ES384 or ES512 with a compressed
-// point (SEC 1, 2.3.3) of 33, 49 or 67; EdDSA with an Ed25519 public key. The key is
-// copied.
-func NewJWTKey(alg string, key []byte) (JWTKey, error) {
-	a, known := jwtAlgorithms()[alg]
-	switch {
-	case !known:
-		return JWTKey{}, fmt.Errorf("%w: algorithm %q is none of HS256, HS384, HS512, ES256, ES384, ES512 and EdDSA", ErrJWTKey, alg)
-	case len(key) != a.size:
-		return JWTKey{}, fmt.Errorf("%w: %d bytes for %s, %d are wanted", ErrJWTKey, len(key), alg, a.size)
-	}
-	k := JWTKey{alg: alg, fingerprint: NewID(a.name).Derive(string(key))}
-	switch {
-	case a.curve != nil:
-		x, y := elliptic.UnmarshalCompressed(a.curve, key)
-		if x == nil {
-			return JWTKey{}, fmt.Errorf("%w: it is no compressed point of %s", ErrJWTKey, a.curve.Params().Name)
-		}
-		public, err := ecdsa.ParseUncompressedPublicKey(a.curve, uncompressed(a.curve, x, y))
-		if err != nil {
-			return JWTKey{}, fmt.Errorf("%w: %w", ErrJWTKey, err)
-		}
-		k.key = public
-	case alg == "EdDSA":
-		k.key = ed25519.PublicKey(bytes.Clone(key))
-	default:
-		k.key = bytes.Clone(key)
-	}
-	return k, nil
-}
-
-func uncompressed(c elliptic.Curve, x, y *big.Int) []byte {
-	size := (c.Params().BitSize + 7) / 8
-	b := make([]byte, 1+2*size)
-	b[0] = 4
-	x.FillBytes(b[1 : 1+size])
-	y.FillBytes(b[1+size:])
-	return b
-}
+// Limits of what a JWT validator is told.
+const (
+	// MaxJWTKeys is the largest number of keys: every one of an algorithm may have to be
+	// tried on a token.
+	MaxJWTKeys = 16
+	// MaxJWTNames is the largest number of issuers, of audiences and of claims.
+	MaxJWTNames = 64
+)
 
 // JWTOptions say which tokens are accepted.
 type JWTOptions struct {
@@ -103,12 +32,15 @@ type JWTOptions struct {
 	// added before the old one is retired. Required.
 	Keys []JWTKey
 	// Issuers are those that may have issued it ("iss"), Audiences those it may be for
-	// ("aud"). None: not looked at.
+	// ("aud"). None: not looked at. Neither may be empty or hold a comma: the signature
+	// joins them with commas.
 	Issuers, Audiences []string
 	// Subject is who it has to be for ("sub"). Empty: the peer whose entry it stands in, as
 	// 64 lower-case hex digits.
 	Subject string
-	// Claims are further claims it must have, with just these values.
+	// Claims are further claims it must have, with exactly these values: nil, bool, string,
+	// int, int64, uint64, float64, json.Number, json.RawMessage, and []string, []any and
+	// map[string]any of them. 1 and 1.0 are two values, as they are for the Rust runtime.
 	Claims map[string]any
 	// AllowNonExpiring accepts tokens without "exp".
 	AllowNonExpiring bool
@@ -120,42 +52,75 @@ type JWTOptions struct {
 // JWT accepts JSON Web Tokens as tickets, by the rules of the Rust runtime and some
 // that are stricter: the algorithm decides which keys are tried, keys of others
 // never see the token; "none" and unknown algorithms, critical extensions (RFC 7515,
-// 4.1.11), names that occur twice in an object, lists of audiences, and times that are
-// no whole numbers are refused. There is no leeway: a token has expired at the second
-// of its "exp".
+// 4.1.11), names that occur twice in an object, lists of audiences, registered claims of
+// a wrong type, and times that are no whole numbers are refused. There is no leeway: a
+// token has expired at the second of its "exp".
 type JWT struct {
 	o         JWTOptions
-	claims    map[string]string // canonical JSON of each, by name
+	claims    map[string]string // JSON text of each (appendJSON), by name
 	signature ID
 }
 
-// NewJWT returns the validator.
+// NewJWT returns the validator. It copies what it needs of the options. An error names
+// the option.
 func NewJWT(o JWTOptions) (*JWT, error) {
-	bad := func(field string, err error) error { return fmt.Errorf("mosaik: JWT options: %s: %w", field, err) }
+	bad := func(field, format string, args ...any) (*JWT, error) {
+		return nil, fmt.Errorf("mosaik: JWT options: "+field+": "+format, args...)
+	}
 	switch {
-	case len(o.Keys) == 0:
-		return nil, bad("Keys", errors.New("one or more are wanted"))
-	case slices.ContainsFunc(o.Keys, func(k JWTKey) bool { return k.key == nil }):
-		return nil, bad("Keys", errors.New("the zero key verifies nothing"))
-	case o.MaxLifetime < 0 || o.MaxAge < 0 || o.MaxLifetime%time.Second != 0 || o.MaxAge%time.Second != 0:
-		return nil, bad("MaxLifetime and MaxAge", errors.New("whole seconds, not negative, are wanted"))
+	case len(o.Keys) == 0 || len(o.Keys) > MaxJWTKeys:
+		return bad("Keys", "there are %d, 1 to %d are wanted", len(o.Keys), MaxJWTKeys)
+	case slices.ContainsFunc(o.Keys, JWTKey.IsZero):
+		return bad("Keys", "the zero key verifies nothing")
+	case !wholeSeconds(o.MaxLifetime):
+		return bad("MaxLifetime", "%v, whole seconds that are not negative are wanted", o.MaxLifetime)
+	case !wholeSeconds(o.MaxAge):
+		return bad("MaxAge", "%v, whole seconds that are not negative are wanted", o.MaxAge)
+	case len(o.Claims) > MaxJWTNames:
+		return bad("Claims", "there are %d, at most %d are allowed", len(o.Claims), MaxJWTNames)
 	}
-	j := &JWT{o: o, claims: make(map[string]string)}
+	if err := checkJWTNames(o.Issuers); err != nil {
+		return bad("Issuers", "%w", err)
+	}
+	if err := checkJWTNames(o.Audiences); err != nil {
+		return bad("Audiences", "%w", err)
+	}
+	j := &JWT{o: o, claims: make(map[string]string, len(o.Claims))}
 	j.o.Keys, j.o.Issuers, j.o.Audiences = slices.Clone(o.Keys), slices.Clone(o.Issuers), slices.Clone(o.Audiences)
-	for name, value := range o.Claims {
+	for _, name := range slices.Sorted(maps.Keys(o.Claims)) {
 		if registered(name) {
-			return nil, bad("Claims", fmt.Errorf("%q has an option of its own", name))
+			return bad("Claims", "%q has an option of its own", name)
 		}
-		b, err := json.Marshal(value)
+		text, err := appendJSON(nil, o.Claims[name], 0)
 		if err != nil {
-			return nil, bad("Claims", fmt.Errorf("%q: %w", name, err))
+			return bad("Claims", "%q: %w", name, err)
 		}
-		j.claims[name] = string(b)
+		j.claims[name] = string(text)
 	}
-	j.signature = j.sign()
+	j.o.Claims = nil
+	j.signature = j.fold()
 	return j, nil
 }
 
+func wholeSeconds(d time.Duration) bool { return d >= 0 && d%time.Second == 0 }
+
+// checkJWTNames refuses lists that would have the signature of another list.
+func checkJWTNames(names []string) error {
+	if len(names) > MaxJWTNames {
+		return fmt.Errorf("there are %d, at most %d are allowed", len(names), MaxJWTNames)
+	}
+	for _, name := range names {
+		switch {
+		case name == "":
+			return errors.New("one is empty")
+		case strings.Contains(name, ","):
+			return fmt.Errorf("%.64q holds a comma", name)
+		}
+	}
+	return nil
+}
+
+// registered reports whether a claim is of RFC 7519, 4.1.
 func registered(name string) bool {
 	return slices.Contains([]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, name)
 }
@@ -163,21 +128,26 @@ func registered(name string) bool {
 // Class implements Validator.
 func (j *JWT) Class() ID { return JWTClass() }
 
-// Signature implements Validator:
+// Signature implements Validator. It equals the Rust runtime's of the same options:
 //
 //	class, for each key .Derive(algorithm).DeriveID(fingerprint), .Derive(1 or 0: non-expiring),
 //	.Derive(issuers joined by ","), .Derive(audiences likewise), .Derive(subject), .Derive(le64 of
 //	MaxLifetime in seconds), .Derive(le64 of MaxAge), for each claim by name .Derive(name).Derive(JSON)
 //
-// A fingerprint is NewID(name of the algorithm).Derive(key).
+// The JSON has no spaces, names in the order of their bytes, and escapes only where RFC
+// 8259 demands it.
 func (j *JWT) Signature() ID { return j.signature }
 
-func (j *JWT) sign() ID {
+func (j *JWT) fold() ID {
 	id := j.Class()
 	for _, k := range j.o.Keys {
-		id = id.Derive(k.alg).DeriveID(k.fingerprint)
+		id = id.Derive(k.Algorithm()).DeriveID(k.Fingerprint())
 	}
-	id = id.Derive(string([]byte{byte(truth(j.o.AllowNonExpiring))}))
+	nonExpiring := "\x00"
+	if j.o.AllowNonExpiring {
+		nonExpiring = "\x01"
+	}
+	id = id.Derive(nonExpiring)
 	id = id.Derive(strings.Join(j.o.Issuers, ",")).Derive(strings.Join(j.o.Audiences, ",")).Derive(j.o.Subject)
 	for _, d := range []time.Duration{j.o.MaxLifetime, j.o.MaxAge} {
 		id = id.Derive(string(binary.LittleEndian.AppendUint64(nil, uint64(d/time.Second))))
@@ -188,266 +158,168 @@ func (j *JWT) sign() ID {
 	return id
 }
 
-// Validate implements Validator.
+// Validate implements Validator: is it a token, has one of the keys signed it, and does
+// it say what is asked? Nothing of the claims is looked at before the second is known.
 func (j *JWT) Validate(data []byte, e *PeerEntry, now time.Time) (Expiration, error) {
-	if len(data) > MaxTicket || !utf8.Valid(data) {
-		return Expiration{}, reject(ReasonMalformed, "it is no text of up to %d bytes", MaxTicket)
+	if len(data) > MaxTicket {
+		return Expiration{}, reject(ReasonOversize, "%d bytes, at most %d are allowed", len(data), MaxTicket)
 	}
-	claims, err := j.verified(string(data))
+	text, err := j.verified(string(data))
 	if err != nil {
 		return Expiration{}, err
 	}
-	return j.judge(claims, e, now)
+	c, err := decodeClaims(text)
+	if err != nil {
+		return Expiration{}, reject(ReasonMalformed, "claims: %w", err)
+	}
+	return j.judge(c, e, now.Unix())
 }
 
-// verified returns the claims of a token that one of the keys has signed.
-func (j *JWT) verified(token string) (map[string]json.RawMessage, error) {
+// verified returns the claims, still encoded, of a token that one of the keys has signed.
+func (j *JWT) verified(token string) (claims string, err error) {
+	// Decoders of base64 pass over line ends, so a token could be changed and stay valid.
+	if i := strings.IndexFunc(token, notInToken); i >= 0 {
+		return "", reject(ReasonMalformed, "byte %d belongs into no token", i)
+	}
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return nil, reject(ReasonMalformed, "%d parts, a token has three", len(parts))
+		return "", reject(ReasonMalformed, "%d parts, a token has three", len(parts))
 	}
-	header, err := jwtObject(parts[0])
+	header, err := decodeJWTPart(parts[0])
 	if err != nil {
-		return nil, reject(ReasonMalformed, "header: %w", err)
-	}
-	var alg string
-	if err := json.Unmarshal(header["alg"], &alg); err != nil {
-		return nil, reject(ReasonAlgorithm, "it names none")
+		return "", reject(ReasonMalformed, "header: %w", err)
 	}
 	if _, critical := header["crit"]; critical {
-		return nil, reject(ReasonMalformed, "it has critical extensions, of which none is known here")
+		return "", reject(ReasonMalformed, "header: it has critical extensions, of which none is known here")
 	}
-	method := jwt.GetSigningMethod(alg)
-	tried := false
+	alg, is := header["alg"].(string)
+	if !is {
+		return "", reject(ReasonAlgorithm, "the header names none")
+	}
 	signature, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
 	if err != nil {
-		return nil, reject(ReasonMalformed, "signature: %w", err)
+		return "", reject(ReasonMalformed, "signature: %w", err)
 	}
+	tried := 0
 	for _, k := range j.o.Keys {
-		if k.alg != alg || method == nil {
+		if k.Algorithm() != alg {
 			continue
 		}
-		tried = true
-		if method.Verify(parts[0]+"."+parts[1], signature, k.key) != nil {
+		if k.verify(parts[0]+"."+parts[1], signature) {
+			return parts[1], nil
+		}
+		tried++
+	}
+	if tried == 0 {
+		return "", reject(ReasonAlgorithm, "there is no key of %.64q", alg)
+	}
+	return "", reject(ReasonSignature, "none of %d keys of %s verifies it", tried, alg)
+}
+
+func notInToken(r rune) bool {
+	return !('A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.')
+}
+
+// jwtClaims are the claims of a token; a nil pointer is one that is absent.
+type jwtClaims struct {
+	issuer, subject, audience *string
+	notBefore, expires        *int64
+	issuedAt                  *int64
+	all                       map[string]any
+}
+
+func decodeClaims(part string) (*jwtClaims, error) {
+	all, err := decodeJWTPart(part)
+	if err != nil {
+		return nil, err
+	}
+	c := &jwtClaims{all: all}
+	var id *string // "jti", which is for others to look at
+	for _, text := range []struct {
+		name string
+		into **string
+	}{{"iss", &c.issuer}, {"sub", &c.subject}, {"aud", &c.audience}, {"jti", &id}} {
+		v, given := all[text.name]
+		if !given {
 			continue
 		}
-		claims, err := jwtObject(parts[1])
-		if err != nil {
-			return nil, reject(ReasonMalformed, "claims: %w", err)
+		s, is := v.(string)
+		if !is {
+			return nil, fmt.Errorf("%s is no string", text.name)
 		}
-		return claims, nil
+		*text.into = &s
 	}
-	if !tried {
-		return nil, reject(ReasonAlgorithm, "there is no key of %q", alg)
-	}
-	return nil, reject(ReasonSignature, "no key of %s verifies it", alg)
-}
-
-// jwtObject decodes a part of a token: a JSON object in which no name occurs twice, at
-// any depth.
-func jwtObject(part string) (map[string]json.RawMessage, error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(part)
-	if err != nil {
-		return nil, err
-	}
-	if err := uniqueNames(json.NewDecoder(bytes.NewReader(b))); err != nil {
-		return nil, err
-	}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(b, &object); err != nil {
-		return nil, err
-	}
-	if object == nil {
-		return nil, errors.New("it is no object")
-	}
-	return object, nil
-}
-
-// maxJWTDepth bounds how deep the JSON of a token is nested.
-const maxJWTDepth = 32
-
-// uniqueNames reads one JSON value and refuses names that occur twice in an object:
-// parsers differ in which of them counts.
-func uniqueNames(d *json.Decoder) error {
-	type level struct {
-		names map[string]bool // nil: an array
-		value bool            // a value comes next, not a name
-	}
-	var stack []level
-	for {
-		t, err := d.Token()
-		if err != nil {
-			if errors.Is(err, io.EOF) && len(stack) == 0 {
-				return nil
-			}
-			return err
+	for _, at := range []struct {
+		name string
+		into **int64
+	}{{"nbf", &c.notBefore}, {"exp", &c.expires}, {"iat", &c.issuedAt}} {
+		v, given := all[at.name]
+		if !given {
+			continue
 		}
-		var top *level
-		if n := len(stack); n > 0 {
-			top = &stack[n-1]
+		number, _ := v.(json.Number)
+		second, err := strconv.ParseInt(number.String(), 10, 64)
+		if err != nil || second < 0 || second > maxClaimTime {
+			return nil, fmt.Errorf("%s is no whole number of seconds from 1970 until the year 9999", at.name)
 		}
-		switch delim, _ := t.(json.Delim); {
-		case delim == '{' || delim == '[':
-			if len(stack) == maxJWTDepth {
-				return fmt.Errorf("nested more than %d deep", maxJWTDepth)
-			}
-			if top != nil {
-				top.value = false
-			}
-			l := level{}
-			if delim == '{' {
-				l.names = make(map[string]bool)
-			}
-			stack = append(stack, l)
-		case delim == '}' || delim == ']':
-			stack = stack[:len(stack)-1]
-		case top != nil && top.names != nil && !top.value:
-			name, _ := t.(string)
-			if top.names[name] {
-				return fmt.Errorf("%q occurs twice", name)
-			}
-			top.names[name] = true
-			top.value = true
-		case top != nil:
-			top.value = false
-		}
+		*at.into = &second
 	}
-}
-
-// judge looks at the claims of a token that is genuine.
-func (j *JWT) judge(claims map[string]json.RawMessage, e *PeerEntry, now time.Time) (Expiration, error) {
-	second := now.Unix()
-	issuer, err := claimText(claims, "iss")
-	if err != nil {
-		return Expiration{}, err
-	}
-	if len(j.o.Issuers) > 0 && !slices.Contains(j.o.Issuers, issuer) {
-		return Expiration{}, reject(ReasonIssuer, "%q", issuer)
-	}
-	want := j.o.Subject
-	if want == "" {
-		want = e.Peer.String()
-	}
-	if subject, err := claimText(claims, "sub"); err != nil || subject != want {
-		return Expiration{}, reject(ReasonSubject, "%q, not %q", subject, want)
-	}
-	if from, given, err := claimTime(claims, "nbf"); err != nil {
-		return Expiration{}, err
-	} else if given && from > second {
-		return Expiration{}, reject(ReasonNotYetValid, "from %s on", instant(from))
-	}
-	until, expires, err := claimTime(claims, "exp")
-	switch {
-	case err != nil:
-		return Expiration{}, err
-	case !expires && !j.o.AllowNonExpiring:
-		return Expiration{}, reject(ReasonNonExpiring, "it has no exp")
-	case expires && until <= second:
-		return Expiration{}, reject(ReasonExpired, "at %s", instant(until))
-	case expires && j.o.MaxLifetime > 0 && until-second > int64(j.o.MaxLifetime/time.Second):
-		return Expiration{}, reject(ReasonLifetime, "until %s, %v from now at most", instant(until), j.o.MaxLifetime)
-	}
-	if j.o.MaxAge > 0 {
-		issued, given, err := claimTime(claims, "iat")
-		switch {
-		case err != nil:
-			return Expiration{}, err
-		case !given:
-			return Expiration{}, reject(ReasonAge, "it does not say when it was issued")
-		case second-issued > int64(j.o.MaxAge/time.Second):
-			return Expiration{}, reject(ReasonAge, "issued at %s, %v ago at most", instant(issued), j.o.MaxAge)
-		}
-	}
-	audience, err := claimText(claims, "aud")
-	if err != nil {
-		return Expiration{}, err
-	}
-	if len(j.o.Audiences) > 0 && !slices.Contains(j.o.Audiences, audience) {
-		return Expiration{}, reject(ReasonAudience, "%q", audience)
-	}
-	for _, name := range slices.Sorted(maps.Keys(j.claims)) {
-		if !sameJSON(claims[name], j.claims[name]) {
-			return Expiration{}, reject(ReasonClaim, "%s is %s, not %s", name, orNothing(claims[name]), j.claims[name])
-		}
-	}
-	if !expires {
-		return Never(), nil
-	}
-	return ExpiresAt(time.Unix(until, 0).UTC()), nil
-}
-
-func orNothing(b json.RawMessage) string {
-	if b == nil {
-		return "absent"
-	}
-	return string(b)
-}
-
-// claimText returns a claim that is a string; empty if it is absent.
-func claimText(claims map[string]json.RawMessage, name string) (text string, err error) {
-	b, given := claims[name]
-	if !given {
-		return "", nil
-	}
-	if err := json.Unmarshal(b, &text); err != nil || bytes.Equal(b, []byte("null")) {
-		return "", reject(ReasonMalformed, "%s is no string", name)
-	}
-	return text, nil
+	return c, nil
 }
 
 // maxClaimTime is the last second that can be told in RFC 3339.
 const maxClaimTime = 253402300799
 
-// claimTime returns a claim that is a time in whole seconds.
-func claimTime(claims map[string]json.RawMessage, name string) (second int64, given bool, err error) {
-	b, given := claims[name]
-	if !given {
-		return 0, false, nil
+// judge looks at the claims of a token that is genuine, in the order of the Rust runtime.
+func (j *JWT) judge(c *jwtClaims, e *PeerEntry, now int64) (Expiration, error) {
+	no := func(r Reason, format string, args ...any) (Expiration, error) {
+		return Expiration{}, reject(r, format, args...)
 	}
-	if err := json.Unmarshal(b, &second); err != nil || bytes.Equal(b, []byte("null")) || second < 0 || second > maxClaimTime {
-		return 0, true, reject(ReasonMalformed, "%s is %s: no whole number of seconds since 1970 until the year 9999", name, b)
+	subject := j.o.Subject
+	if subject == "" {
+		subject = e.Peer.String()
 	}
-	return second, true, nil
+	switch maxLifetime, maxAge := int64(j.o.MaxLifetime/time.Second), int64(j.o.MaxAge/time.Second); {
+	case len(j.o.Issuers) > 0 && (c.issuer == nil || !slices.Contains(j.o.Issuers, *c.issuer)):
+		return no(ReasonIssuer, "it is by %s", told(c.issuer))
+	case c.subject == nil || *c.subject != subject:
+		return no(ReasonSubject, "it is for %s, not for %q", told(c.subject), subject)
+	case c.notBefore != nil && *c.notBefore > now:
+		return no(ReasonNotYetValid, "it is valid from %s on", instant(*c.notBefore))
+	case c.expires == nil && !j.o.AllowNonExpiring:
+		return no(ReasonNonExpiring, "it has no exp")
+	case c.expires != nil && *c.expires <= now:
+		return no(ReasonExpired, "at %s", instant(*c.expires))
+	case c.expires != nil && maxLifetime > 0 && *c.expires-now > maxLifetime:
+		return no(ReasonLifetime, "it is valid until %s, at most %v from now are allowed", instant(*c.expires), j.o.MaxLifetime)
+	case maxAge > 0 && c.issuedAt == nil:
+		return no(ReasonAge, "it does not say when it was issued")
+	case maxAge > 0 && now-*c.issuedAt > maxAge:
+		return no(ReasonAge, "it was issued at %s, at most %v ago are allowed", instant(*c.issuedAt), j.o.MaxAge)
+	case len(j.o.Audiences) > 0 && (c.audience == nil || !slices.Contains(j.o.Audiences, *c.audience)):
+		return no(ReasonAudience, "it is for use by %s", told(c.audience))
+	}
+	for _, name := range slices.Sorted(maps.Keys(j.claims)) {
+		value, given := c.all[name]
+		if !given {
+			return no(ReasonClaim, "it has no %q", name)
+		}
+		if text, err := appendJSON(nil, value, 1); err != nil || string(text) != j.claims[name] {
+			return no(ReasonClaim, "its %q is not %.64s", name, j.claims[name])
+		}
+	}
+	if c.expires == nil {
+		return Never(), nil
+	}
+	return ExpiresAt(time.Unix(*c.expires, 0)), nil
+}
+
+// told quotes a claim that an error tells of, the start of it if it is long.
+func told(claim *string) string {
+	if claim == nil {
+		return "nobody"
+	}
+	return fmt.Sprintf("%.80q", *claim)
 }
 
 func instant(second int64) string { return time.Unix(second, 0).UTC().Format(time.RFC3339) }
-
-// sameJSON compares JSON values; numbers by their value.
-func sameJSON(a json.RawMessage, b string) bool {
-	decode := func(text []byte) (v any, err error) {
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.UseNumber()
-		err = d.Decode(&v)
-		return v, err
-	}
-	x, err1 := decode(a)
-	y, err2 := decode([]byte(b))
-	return err1 == nil && err2 == nil && sameValue(x, y)
-}
-
-func sameValue(x, y any) bool {
-	switch x := x.(type) {
-	case map[string]any:
-		y, ok := y.(map[string]any)
-		return ok && maps.EqualFunc(x, y, sameValue)
-	case []any:
-		y, ok := y.([]any)
-		return ok && slices.EqualFunc(x, y, sameValue)
-	case json.Number:
-		y, ok := y.(json.Number)
-		return ok && sameNumber(x, y)
-	}
-	return x == y
-}
-
-// sameNumber compares numbers exactly where both are whole.
-func sameNumber(x, y json.Number) bool {
-	if i, err := x.Int64(); err == nil {
-		if j, err := y.Int64(); err == nil {
-			return i == j
-		}
-	}
-	f, err1 := x.Float64()
-	g, err2 := y.Float64()
-	return err1 == nil && err2 == nil && f == g && !math.IsInf(f, 0)
-}

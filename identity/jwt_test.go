@@ -1,13 +1,16 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +92,17 @@ func TestJWT(t *testing.T) {
 		{"expires next", base, token(hs256, `{"sub":"`+me+`","exp":1000001}`), "", 1000001},
 		{"does not expire", base, token(hs256, `{"sub":"`+me+`"}`), ReasonNonExpiring, 0},
 		{"may not expire", with(func(o *JWTOptions) { o.AllowNonExpiring = true }), token(hs256, `{"sub":"`+me+`"}`), "", 0},
+		{"issued at a fraction, though nobody asks", base, token(hs256, `{"iat":1.5,`+good[1:]), ReasonMalformed, 0},
+		{"an id that is no text", base, token(hs256, `{"jti":7,`+good[1:]), ReasonMalformed, 0},
+		{"a subject that is no text", base, token(hs256, `{"sub":null,"exp":1000060}`), ReasonMalformed, 0},
+		{"no audience", with(func(o *JWTOptions) { o.Audiences = []string{"a"} }), token(hs256, good), ReasonAudience, 0},
+		{"not UTF-8", base, token(hs256, "{\"x\":\"\xff\","+good[1:]), ReasonMalformed, 0},
+		{"a name escaped and not", base, token(hs256, `{"\u0073ub":"x",`+good[1:]), ReasonMalformed, 0},
+		{"no signature", base, bytes.TrimRight(token(hs256, good), "-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"), ReasonSignature, 0},
+		{"a line end at its end", base, append(token(hs256, good), '\n'), ReasonMalformed, 0},
+		{"an unknown header", base, token(`{"alg":"HS256","kid":"1","jwk":{}}`, good), "", 1000060},
+		{"an algorithm in lower case", base, token(`{"alg":"hs256"}`, good), ReasonAlgorithm, 0},
+		{"an algorithm that is no text", base, token(`{"alg":256}`, good), ReasonAlgorithm, 0},
 		{"exp is text", base, token(hs256, `{"sub":"`+me+`","exp":"1000060"}`), ReasonMalformed, 0},
 		{"exp is a fraction", base, token(hs256, `{"sub":"`+me+`","exp":1000060.5}`), ReasonMalformed, 0},
 		{"exp is null", base, token(hs256, `{"sub":"`+me+`","exp":null}`), ReasonMalformed, 0},
@@ -104,11 +118,17 @@ func TestJWT(t *testing.T) {
 		{"audience", with(func(o *JWTOptions) { o.Audiences = []string{"a", "b"} }), token(hs256, `{"aud":"b",`+good[1:]), "", 1000060},
 		{"another audience", with(func(o *JWTOptions) { o.Audiences = []string{"a", "b"} }), token(hs256, `{"aud":"c",`+good[1:]), ReasonAudience, 0},
 		{"a list of audiences", with(func(o *JWTOptions) { o.Audiences = []string{"a"} }), token(hs256, `{"aud":["a"],`+good[1:]), ReasonMalformed, 0},
-		{"claim", with(func(o *JWTOptions) { o.Claims = map[string]any{"role": map[string]any{"a": 1, "b": []string{"x"}}} }), token(hs256, `{"role":{"b":["x"],"a":1.0},`+good[1:]), "", 1000060},
+		{"claim", with(func(o *JWTOptions) { o.Claims = map[string]any{"role": map[string]any{"a": 1, "b": []string{"x"}}} }), token(hs256, `{"role":{"b":["x"],"a":1},`+good[1:]), "", 1000060},
+		{"a claim that is another number", with(func(o *JWTOptions) { o.Claims = map[string]any{"n": 1} }), token(hs256, `{"n":1.0,`+good[1:]), ReasonClaim, 0},
+		{"a fraction written otherwise", with(func(o *JWTOptions) { o.Claims = map[string]any{"n": 0.25} }), token(hs256, `{"n":25e-2,`+good[1:]), "", 1000060},
+		{"a number too large to compare", with(func(o *JWTOptions) { o.Claims = map[string]any{"n": 1} }), token(hs256, `{"n":1e99,`+good[1:]), ReasonClaim, 0},
+		{"a claim that is null", with(func(o *JWTOptions) { o.Claims = map[string]any{"n": nil} }), token(hs256, `{"n":null,`+good[1:]), "", 1000060},
+		{"a claim that is absent, not null", with(func(o *JWTOptions) { o.Claims = map[string]any{"n": nil} }), token(hs256, good), ReasonClaim, 0},
+		{"another order of a list", with(func(o *JWTOptions) { o.Claims = map[string]any{"l": []string{"a", "b"}} }), token(hs256, `{"l":["b","a"],`+good[1:]), ReasonClaim, 0},
 		{"another claim", with(func(o *JWTOptions) { o.Claims = map[string]any{"role": "writer"} }), token(hs256, `{"role":"reader",`+good[1:]), ReasonClaim, 0},
 		{"no claim", with(func(o *JWTOptions) { o.Claims = map[string]any{"role": "writer"} }), token(hs256, good), ReasonClaim, 0},
 		{"a large number as a claim", with(func(o *JWTOptions) { o.Claims = map[string]any{"n": int64(1) << 53} }), token(hs256, `{"n":9007199254740993,`+good[1:]), ReasonClaim, 0},
-		{"oversize", base, append(token(hs256, good), make([]byte, MaxTicket)...), ReasonMalformed, 0},
+		{"oversize", base, append(token(hs256, good), make([]byte, MaxTicket)...), ReasonOversize, 0},
 	} {
 		j, err := NewJWT(c.o)
 		if err != nil {
@@ -124,7 +144,7 @@ func TestJWT(t *testing.T) {
 		}
 		want := Never()
 		if c.expires != 0 {
-			want = ExpiresAt(time.Unix(c.expires, 0).UTC())
+			want = ExpiresAt(time.Unix(c.expires, 0))
 		}
 		if err != nil || got != want {
 			t.Errorf("%s: %v, %v; want %v", c.name, got, err, want)
@@ -158,7 +178,7 @@ func TestJWTIssue(t *testing.T) {
 	now := testNow
 	claims := JWTClaims{
 		Issuer: "issuer", Subject: peer.PeerID().String(), Audience: "prices", TokenID: "7",
-		IssuedAt: now, NotBefore: now, Expires: now.Add(time.Hour), Private: map[string]any{"role": "writer"},
+		IssuedAt: now, NotBefore: now.Add(-time.Second), Expires: now.Add(time.Hour), Private: map[string]any{"role": "writer"},
 	}
 	signers := map[string]func() (*JWTSigner, []byte, error){
 		"EdDSA": func() (*JWTSigner, []byte, error) {
@@ -191,8 +211,11 @@ func TestJWTIssue(t *testing.T) {
 	}
 	for alg, make := range signers {
 		s, key, err := make()
-		if err != nil || s.Algorithm() != alg {
+		if err != nil || s.Key().Algorithm() != alg {
 			t.Fatalf("%s: %v", alg, err)
+		}
+		if !bytes.Equal(s.Key().Bytes(), key) || s.Key().Fingerprint() != mustKey(t, alg, key).Fingerprint() {
+			t.Errorf("%s: its key is %v", alg, s.Key())
 		}
 		ticket, err := s.Issue(claims)
 		if err != nil {
@@ -210,44 +233,119 @@ func TestJWTIssue(t *testing.T) {
 		if at, _ := until.Time(); err != nil || at.Unix() != claims.Expires.Unix() {
 			t.Errorf("%s: %v, %v", alg, until, err)
 		}
+		// NotBefore is rounded up, and not to before it.
+		if until, err = Require(j).Admit(e, now.Add(-time.Second)); !errors.Is(err, ReasonNotYetValid) {
+			t.Errorf("%s, a second before: %v, %v", alg, until, err)
+		}
 	}
 	s, err := NewJWTKeySigner(testKey(7))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for what, c := range map[string]JWTClaims{
-		"no time":             {},
-		"expires before":      {IssuedAt: now, Expires: now},
-		"a registered claim":  {IssuedAt: now, Private: map[string]any{"sub": "x"}},
-		"a claim of no kind":  {IssuedAt: now, Private: map[string]any{"f": func() {}}},
-		"a claim that is big": {IssuedAt: now, Private: map[string]any{"f": strings.Repeat("x", MaxTicket)}},
-		"before 1970":         {IssuedAt: time.Unix(-1, 0)},
+		"IssuedAt is missing":    {Subject: "x"},
+		"Subject is missing":     {IssuedAt: now},
+		"is not after IssuedAt":  {Subject: "x", IssuedAt: now, Expires: now},
+		"is not after NotBefore": {Subject: "x", IssuedAt: now, NotBefore: now.Add(2), Expires: now.Add(1)},
+		"a field of its own":     {Subject: "x", IssuedAt: now, Private: map[string]any{"sub": "x"}},
+		"no one JSON text":       {Subject: "x", IssuedAt: now, Private: map[string]any{"f": func() {}}},
+		"at most 8192":           {Subject: "x", IssuedAt: now, Private: map[string]any{"f": strings.Repeat("x", MaxTicket)}},
+		"between 1970":           {Subject: "x", IssuedAt: time.Unix(-1, 0)},
 	} {
-		if _, err := s.Issue(c); err == nil {
-			t.Errorf("%s: issued", what)
+		if _, err := s.Issue(c); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
 
 func TestJWTKeys(t *testing.T) {
-	for alg, a := range jwtAlgorithms() {
+	for _, a := range jwtAlgorithms() {
 		for _, size := range []int{0, a.size - 1, a.size + 1} {
-			if _, err := NewJWTKey(alg, make([]byte, size)); !errors.Is(err, ErrJWTKey) {
-				t.Errorf("%s of %d bytes: %v", alg, size, err)
+			if _, err := NewJWTKey(a.alg, make([]byte, size)); !errors.Is(err, ErrJWTKey) {
+				t.Errorf("%s of %d bytes: %v", a.alg, size, err)
 			}
 		}
-		if _, err := NewJWTKey(alg, make([]byte, a.size)); a.curve != nil && !errors.Is(err, ErrJWTKey) {
-			t.Errorf("%s: zeros are a point: %v", alg, err)
+		if _, err := NewJWTKey(a.alg, make([]byte, a.size)); a.curve != nil && !errors.Is(err, ErrJWTKey) {
+			t.Errorf("%s: zeros are a point: %v", a.alg, err)
+		}
+		if a.curve == nil {
+			continue
+		}
+		if _, err := NewJWTSecretSigner(a.alg, make([]byte, a.size)); !errors.Is(err, ErrJWTKey) {
+			t.Errorf("%s signs with a secret: %v", a.alg, err)
 		}
 	}
-	for _, o := range []JWTOptions{
-		{}, {Keys: []JWTKey{{}}},
-		{Keys: []JWTKey{mustKey(t, "HS256", jwtSecret)}, MaxAge: time.Millisecond},
-		{Keys: []JWTKey{mustKey(t, "HS256", jwtSecret)}, MaxLifetime: -time.Second},
-		{Keys: []JWTKey{mustKey(t, "HS256", jwtSecret)}, Claims: map[string]any{"exp": 1}},
+	for _, alg := range []string{"", "none", "RS256", "hs256", "ES256K"} {
+		if _, err := NewJWTKey(alg, make([]byte, 32)); !errors.Is(err, ErrJWTKey) {
+			t.Errorf("algorithm %q: %v", alg, err)
+		}
+	}
+	if _, err := NewJWTSecretSigner("EdDSA", make([]byte, 32)); !errors.Is(err, ErrJWTKey) {
+		t.Errorf("a public key signs: %v", err)
+	}
+	if _, err := NewJWTKeySigner(Key{}); !errors.Is(err, ErrJWTKey) {
+		t.Errorf("the zero key signs: %v", err)
+	}
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []*ecdsa.PrivateKey{nil, {}, p224} {
+		if _, err := NewJWTCurveSigner(key); !errors.Is(err, ErrJWTKey) {
+			t.Errorf("a key of no curve signs: %v", err)
+		}
+	}
+}
+
+func TestJWTOptionsRefused(t *testing.T) {
+	key := mustKey(t, "HS256", jwtSecret)
+	many := make([]string, MaxJWTNames+1)
+	claims := map[string]any{}
+	for i := range many {
+		many[i] = fmt.Sprint(i)
+		claims[many[i]] = i
+	}
+	for what, o := range map[string]JWTOptions{
+		"Keys: there are 0":                   {},
+		"Keys: there are 17":                  {Keys: make([]JWTKey, MaxJWTKeys+1)},
+		"Keys: the zero key":                  {Keys: []JWTKey{key, {}}},
+		"MaxAge: 1ms":                         {Keys: []JWTKey{key}, MaxAge: time.Millisecond},
+		"MaxLifetime: -1s":                    {Keys: []JWTKey{key}, MaxLifetime: -time.Second},
+		"Issuers: there are 65":               {Keys: []JWTKey{key}, Issuers: many},
+		"Audiences: there are 65":             {Keys: []JWTKey{key}, Audiences: many},
+		"Claims: there are 65":                {Keys: []JWTKey{key}, Claims: claims},
+		`Issuers: "a,b" holds a comma`:        {Keys: []JWTKey{key}, Issuers: []string{"a,b"}},
+		"Audiences: one is empty":             {Keys: []JWTKey{key}, Audiences: []string{""}},
+		`Claims: "exp" has an option`:         {Keys: []JWTKey{key}, Claims: map[string]any{"exp": 1}},
+		`Claims: "c": a chan int has no`:      {Keys: []JWTKey{key}, Claims: map[string]any{"c": make(chan int)}},
+		`Claims: "c": the number 1e+16`:       {Keys: []JWTKey{key}, Claims: map[string]any{"c": 1e16}},
+		`Claims: "c": the name "a" occurs tw`: {Keys: []JWTKey{key}, Claims: map[string]any{"c": json.RawMessage(`{"a":1,"a":2}`)}},
 	} {
-		if _, err := NewJWT(o); err == nil {
-			t.Errorf("%+v is accepted", o)
+		if _, err := NewJWT(o); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestJWTKeyPrintsNoSecret: whatever holds a key can be printed.
+func TestJWTKeyPrintsNoSecret(t *testing.T) {
+	key := mustKey(t, "HS256", jwtSecret)
+	signer, err := NewJWTSecretSigner("HS256", jwtSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := NewJWT(JWTOptions{Keys: []JWTKey{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{key, &key, []JWTKey{key}, struct{ k JWTKey }{key}, JWTOptions{Keys: []JWTKey{key}}, signer, *signer, j, *j} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x"} {
+			text := fmt.Sprintf(verb, v)
+			for _, secret := range []string{"48 49 50 51", "0x30, 0x31", "30313233", "0123456789abcdef"} {
+				if strings.Contains(text, secret) {
+					t.Errorf("%T by %s: %s", v, verb, text)
+				}
+			}
 		}
 	}
 }

@@ -85,10 +85,10 @@ var ErrKeyFile = errors.New("mosaik: unusable key file")
 // zero, and signing with it is a bug of the caller that panics. A Key prints as
 // the peer it belongs to, so that no log line carries the secret.
 type Key struct {
-	_ [0]func() // two Keys are not comparable: compare their PeerIDs
-	// private is behind a pointer because fmt, when it prints a struct that has a
-	// Key in an unexported field, cannot call String and would print the bytes.
-	private *ed25519.PrivateKey
+	// private is a function because fmt, when it prints a struct that has a Key in
+	// an unexported field, cannot call String and would print the bytes, of what a
+	// pointer points to as well. So two Keys are not comparable: compare their PeerIDs.
+	private func() ed25519.PrivateKey
 }
 
 // GenerateKey returns a fresh key from the system's random source.
@@ -97,14 +97,18 @@ func GenerateKey() (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("mosaik: generate key: %w", err)
 	}
-	return Key{private: &private}, nil
+	return newKey(private), nil
+}
+
+func newKey(private ed25519.PrivateKey) Key {
+	return Key{private: func() ed25519.PrivateKey { return private }}
 }
 
 // KeyFromSeed returns the key whose 32-byte RFC 8032 seed is given. Equal seeds
 // give equal keys.
 func KeyFromSeed(seed [Size]byte) Key {
 	private := ed25519.NewKeyFromSeed(seed[:])
-	return Key{private: &private}
+	return newKey(private)
 }
 
 // LoadKey reads a key file that [Key.Save] wrote. A missing file is an error
@@ -155,7 +159,7 @@ func (k Key) Save(path string) error {
 	if k.private == nil {
 		return errors.New("mosaik: save key: the zero key is nobody's")
 	}
-	content := fmt.Appendf(nil, "%s%x\n", keyFilePrefix, k.private.Seed())
+	content := fmt.Appendf(nil, "%s%x\n", keyFilePrefix, k.private().Seed())
 	if err := writeNewFile(path, content); err != nil {
 		return fmt.Errorf("mosaik: save key: %w", err)
 	}
@@ -200,7 +204,7 @@ func syncDir(dir string) error {
 func (k Key) PeerID() PeerID {
 	var p PeerID
 	if k.private != nil {
-		copy(p[:], (*k.private)[ed25519.SeedSize:])
+		copy(p[:], k.private()[ed25519.SeedSize:])
 	}
 	return p
 }
@@ -213,7 +217,7 @@ func (k Key) IsZero() bool { return k.private == nil }
 // is: one that could mean something elsewhere must say in its first bytes what
 // it is meant for.
 func (k Key) Sign(message []byte) []byte {
-	return ed25519.Sign(*k.private, message)
+	return ed25519.Sign(k.private(), message)
 }
 
 // Verify reports whether signature is k's own signature of message.
@@ -224,7 +228,7 @@ func (k Key) Verify(message, signature []byte) bool {
 // Signer returns the key as the standard library's certificates and TLS want
 // it: an ed25519.PrivateKey. It shares memory with k and must not be changed.
 // As with Sign, asking the zero Key is a bug that panics.
-func (k Key) Signer() crypto.Signer { return *k.private }
+func (k Key) Signer() crypto.Signer { return k.private() }
 
 // String names the peer that k belongs to and keeps the secret out.
 func (k Key) String() string { return "key of peer " + k.PeerID().Short() }

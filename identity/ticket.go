@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 )
@@ -14,58 +13,59 @@ const MaxTicket = 8 << 10
 type Ticket struct {
 	// Class says what kind of credential it is, and so who can read it.
 	Class ID
-	Data  []byte
+	// Data is the credential, at most MaxTicket bytes. Nobody changes it.
+	Data []byte
 }
 
 // ID returns Class.Derive(Data): a ticket that is put into an entry twice is there
 // once.
 func (t Ticket) ID() ID { return t.Class.Derive(string(t.Data)) }
 
-// Expiration is when something ends to be valid. The zero value is never.
+// Expiration is when something ends to be valid: at an instant, or never. The zero
+// value has expired in the year 1, so an expiration that somebody forgot to set admits
+// nobody. Two of them that are equal are ==.
 type Expiration struct {
-	at time.Time // zero: never
+	at    time.Time // in UTC, without a monotonic clock; zero if never
+	never bool
 }
 
 // Never returns the expiration of what does not expire.
-func Never() Expiration { return Expiration{} }
+func Never() Expiration { return Expiration{never: true} }
 
-// ExpiresAt returns the expiration at an instant, which must not be the zero time.
-func ExpiresAt(t time.Time) Expiration { return Expiration{at: t} }
+// ExpiresAt returns the expiration at an instant.
+func ExpiresAt(t time.Time) Expiration { return Expiration{at: t.Round(0).UTC()} }
 
 // Time returns the instant, and false if there is none: it never expires.
-func (e Expiration) Time() (at time.Time, limited bool) { return e.at, !e.at.IsZero() }
+func (e Expiration) Time() (at time.Time, limited bool) { return e.at, !e.never }
 
 // IsNever reports whether it never expires.
-func (e Expiration) IsNever() bool { return e.at.IsZero() }
+func (e Expiration) IsNever() bool { return e.never }
 
 // Expired reports whether the instant lies before now. At the instant itself it does
 // not: whoever bounds that otherwise (a JWT) says so.
-func (e Expiration) Expired(now time.Time) bool { return !e.IsNever() && e.at.Before(now) }
+func (e Expiration) Expired(now time.Time) bool { return !e.never && e.at.Before(now) }
 
 // Remaining returns how long it is valid yet: not above zero if it has expired. Without
-// limit it is false, which no duration can say.
+// limit it is false, which no duration can say. A duration ends at 292 years; what is
+// longer is told as that.
 func (e Expiration) Remaining(now time.Time) (left time.Duration, limited bool) {
-	if e.IsNever() {
+	if e.never {
 		return 0, false
 	}
 	return e.at.Sub(now), true
 }
 
-// Compare orders expirations: earlier ones first, never last.
+// Compare orders expirations, -1, 0 or +1: earlier ones first, never last.
 func (e Expiration) Compare(other Expiration) int {
 	switch {
-	case e.IsNever() || other.IsNever():
-		return cmp.Compare(truth(e.IsNever()), truth(other.IsNever()))
-	default:
-		return e.at.Compare(other.at)
-	}
-}
-
-func truth(b bool) int {
-	if b {
+	case e.never && other.never:
+		return 0
+	case e.never:
 		return 1
+	case other.never:
+		return -1
 	}
-	return 0
+	return e.at.Compare(other.at)
 }
 
 // Earliest returns the earlier of two.
@@ -78,10 +78,10 @@ func (e Expiration) Earliest(other Expiration) Expiration {
 
 // String returns "never" or the instant, RFC 3339 in UTC.
 func (e Expiration) String() string {
-	if e.IsNever() {
+	if e.never {
 		return "never"
 	}
-	return e.at.UTC().Format(time.RFC3339)
+	return e.at.Format(time.RFC3339)
 }
 
 // Reason is why a ticket was not accepted, in a word that programs may compare and

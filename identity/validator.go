@@ -20,17 +20,20 @@ type Validator interface {
 	Validate(data []byte, e *PeerEntry, now time.Time) (Expiration, error)
 }
 
-// Clause is a condition on a peer's entry: a validator of its tickets, or several of
-// them combined ([All], [Any]). Group.Admission and the like are Clauses.
+// Clause is a condition on a peer's entry: that it has a ticket which a validator
+// accepts ([Require]), several conditions combined ([All], [Any]), or one that is not
+// about tickets. As a validator does, it answers from the entry and the instant alone.
 type Clause interface {
 	// Signature is as Validator.Signature.
 	Signature() ID
-	// Admit returns until when the entry fulfils the condition.
+	// Admit returns until when the entry fulfils the condition. The error says why it does
+	// not: errors.Is(err, ReasonExpired) and the like.
 	Admit(e *PeerEntry, now time.Time) (Expiration, error)
 }
 
 // Require returns the clause that a peer has a ticket which the validator accepts. Of
-// several the best counts: the one that is valid for longest.
+// several the best counts: the one that is valid for longest. If none is accepted, the
+// error joins one *TicketError for each. Its signature is the validator's.
 func Require(v Validator) Clause { return required{v} }
 
 type required struct{ v Validator }
@@ -86,70 +89,4 @@ func (r required) validate(t *Ticket, e *PeerEntry, now time.Time) (Expiration, 
 		bad = &TicketError{Reason: ReasonMalformed, Err: err}
 	}
 	return Expiration{}, &TicketError{Reason: bad.Reason, Ticket: t.ID(), Class: t.Class, Err: bad.Err}
-}
-
-// All returns the clause that every one of the clauses holds; it holds until the first
-// of them ends to. Of none it always holds.
-//
-//	Signature = NewID("mosaik.clause.all.v1"), .DeriveID of each clause's in order
-func All(clauses ...Clause) Clause { return all(clauses) }
-
-type all []Clause
-
-// Signature implements Clause.
-func (a all) Signature() ID { return fold("mosaik.clause.all.v1", a) }
-
-// Admit implements Clause.
-func (a all) Admit(e *PeerEntry, now time.Time) (Expiration, error) {
-	until := Never()
-	for _, c := range a {
-		u, err := c.Admit(e, now)
-		if err != nil {
-			return Expiration{}, err
-		}
-		until = until.Earliest(u)
-	}
-	return until, nil
-}
-
-// Any returns the clause that at least one of the clauses holds; it holds until the last
-// of them ends to. Of none it never holds.
-//
-//	Signature = NewID("mosaik.clause.any.v1"), .DeriveID of each clause's in order
-func Any(clauses ...Clause) Clause { return anyOf(clauses) }
-
-type anyOf []Clause
-
-// Signature implements Clause.
-func (a anyOf) Signature() ID { return fold("mosaik.clause.any.v1", a) }
-
-// Admit implements Clause.
-func (a anyOf) Admit(e *PeerEntry, now time.Time) (Expiration, error) {
-	var best Expiration
-	admitted := false
-	errs := []error{ReasonAbsent}
-	for _, c := range a {
-		u, err := c.Admit(e, now)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case !admitted || u.Compare(best) > 0:
-			best, admitted = u, true
-		}
-	}
-	if admitted {
-		return best, nil
-	}
-	if len(a) > 0 {
-		errs = errs[1:]
-	}
-	return Expiration{}, errors.Join(errs...)
-}
-
-func fold(name string, clauses []Clause) ID {
-	id := NewID(name)
-	for _, c := range clauses {
-		id = id.DeriveID(c.Signature())
-	}
-	return id
 }
