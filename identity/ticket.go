@@ -114,8 +114,8 @@ func (r Reason) Error() string { return "mosaik: ticket not accepted: " + string
 // TicketError says why a ticket was not accepted.
 type TicketError struct {
 	Reason Reason
-	Ticket ID    // zero: there is none
-	Class  ID    // of the validator
+	Ticket ID    // zero: there is none, or Validator.Validate was called directly
+	Class  ID    // of the validator; zero likewise
 	Err    error // more about it; may be nil
 }
 
@@ -125,7 +125,10 @@ func (e *TicketError) Error() string {
 	if !e.Ticket.IsZero() {
 		text += " " + e.Ticket.Short()
 	}
-	text = fmt.Sprintf("%s of class %s not accepted: %s", text, e.Class.Short(), string(e.Reason))
+	if !e.Class.IsZero() {
+		text += " of class " + e.Class.Short()
+	}
+	text += " not accepted: " + string(e.Reason)
 	if e.Err != nil {
 		text += ": " + e.Err.Error()
 	}
