@@ -2,6 +2,7 @@ package identity
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,14 @@ func TestExpiration(t *testing.T) {
 	if got := Never().Earliest(at); got != at || at.Earliest(Never()) != at {
 		t.Error(got)
 	}
+	if elsewhere := testNow.In(time.FixedZone("", 3600)); ExpiresAt(elsewhere) != at {
+		t.Error("one instant in two zones is two expirations")
+	}
+	for what, e := range map[string]Expiration{"the zero value": {}, "the zero time": ExpiresAt(time.Time{})} {
+		if e.IsNever() || !e.Expired(testNow) || e.Compare(at) >= 0 || e.Earliest(Never()) != e {
+			t.Errorf("%s is %v", what, e)
+		}
+	}
 	if Never().String() != "never" || at.String() != "2026-11-27T08:00:00Z" {
 		t.Error(at)
 	}
@@ -46,6 +55,10 @@ func (u until) Validate(data []byte, _ *PeerEntry, now time.Time) (Expiration, e
 		return Never(), nil
 	case text == "odd":
 		return Expiration{}, errors.New("an error of another kind")
+	case text == "wrapped":
+		return Expiration{}, fmt.Errorf("a reason alone: %w", ReasonUntrusted)
+	case text == "unset":
+		return Expiration{}, nil
 	case strings.HasPrefix(text, "no "):
 		return Expiration{}, reject(Reason(text[3:]), "as it says")
 	default:
@@ -80,6 +93,8 @@ func TestClauses(t *testing.T) {
 		{"expired", a, []string{"a:-1s"}, "expired"},
 		{"oversize", a, []string{"a:" + strings.Repeat("x", MaxTicket+1)}, "oversize"},
 		{"an odd error", a, []string{"a:odd"}, "malformed"},
+		{"a wrapped reason", a, []string{"a:wrapped"}, "untrusted"},
+		{"an expiration that is not set", a, []string{"a:unset"}, "expired"},
 		{"both", All(a, b), []string{"a:1h", "b:2h"}, "1h0m0s"},
 		{"one of both", All(a, b), []string{"a:1h"}, "absent"},
 		{"either", Any(a, b), []string{"b:2h"}, "2h0m0s"},

@@ -16,7 +16,8 @@ type Validator interface {
 	// different groups.
 	Signature() ID
 	// Validate returns until when a ticket is good for the peer of the entry. The error is
-	// a *TicketError, or is made one by whoever calls.
+	// a *TicketError or wraps a Reason; of any other the reason is ReasonMalformed. What it
+	// says of the ticket is bounded, since others are told.
 	Validate(data []byte, e *PeerEntry, now time.Time) (Expiration, error)
 }
 
@@ -85,8 +86,12 @@ func (r required) validate(t *Ticket, e *PeerEntry, now time.Time) (Expiration, 
 		return until, nil
 	}
 	var bad *TicketError
-	if !errors.As(err, &bad) {
-		bad = &TicketError{Reason: ReasonMalformed, Err: err}
+	var reason Reason
+	switch {
+	case errors.As(err, &bad):
+		reason, err = bad.Reason, bad.Err
+	case !errors.As(err, &reason):
+		reason = ReasonMalformed
 	}
-	return Expiration{}, &TicketError{Reason: bad.Reason, Ticket: t.ID(), Class: t.Class, Err: bad.Err}
+	return Expiration{}, &TicketError{Reason: reason, Ticket: t.ID(), Class: t.Class, Err: err}
 }
