@@ -41,14 +41,30 @@
 // stricter): [LoadKey] refuses a file that group or others may touch, because a
 // peer's key that was readable once is no longer that peer's key.
 //
+// # Entries
+//
+// A [PeerEntry] is what a peer says of itself: its network, where it is, what it offers,
+// which tickets it holds. A [SignedEntry] is one that the peer has signed, so that others
+// can pass it on (docs/format/entry.md; little-endian):
+//
+//	format 1 | protocol 3*2 | network 32 | peer 32 | started 8 | updated 8
+//	| addresses: count 1, (size 1, text)... | tags: count 1, 32... | streams | groups: likewise
+//	| tickets: count 1, (class 32, size 2, data)... | signature 64
+//
+// The signature is over "mosaik/entry/1", a zero byte, and the BLAKE3 digest of all that
+// comes before it. Decoding verifies it: there is no SignedEntry that its peer did not
+// make. Whether that peer is the one at the other end of a connection is for the
+// connection to see to.
+//
 // # Tickets
 //
-// A [Ticket] is a credential that a peer carries in its [PeerEntry], for everybody to
-// see. A [Validator] knows one class of them and says until when a ticket admits the
-// peer, or for which [Reason] it does not; [JWT] is the one for JSON Web Tokens. A
-// [Clause] is what a group asks of an entry: Require(validator), All and Any of
-// others. Both are pure functions of the entry and an instant, and have a
-// signature that is part of the group's id.
+// A [Ticket] is a credential that a peer carries in its entry, for everybody to see. A
+// [Validator] knows one class of them and says until when a ticket admits the peer, or
+// for which [Reason] it does not; [JWT] is the one for JSON Web Tokens. A [Clause] is
+// what a group asks of an entry: Require(validator), All and Any of others,
+// RecogniseIssuer. Of the tickets of a class the best one counts; of All, the earliest
+// end. Both are pure functions of the entry and an instant, and have a signature that is
+// part of the group's id.
 //
 // The package starts no goroutine and takes no lock; its types are plain values
 // and safe to share.

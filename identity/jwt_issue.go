@@ -110,13 +110,13 @@ func (s *JWTSigner) Issue(c JWTClaims) (Ticket, error) {
 func (c *JWTClaims) build() (jwt.MapClaims, error) {
 	switch {
 	case c.Subject == "":
-		return nil, errors.New("Subject is missing: it does not say who it is for")
+		return nil, errors.New("no Subject: the token does not say who it is for")
 	case c.IssuedAt.IsZero():
-		return nil, errors.New("IssuedAt is missing: it does not say when")
+		return nil, errors.New("no IssuedAt: the token does not say when it is made")
 	case !c.Expires.IsZero() && !c.Expires.After(c.IssuedAt):
-		return nil, fmt.Errorf("Expires, %v, is not after IssuedAt, %v", c.Expires, c.IssuedAt)
+		return nil, fmt.Errorf("its Expires, %v, is not after its IssuedAt, %v", c.Expires, c.IssuedAt)
 	case !c.Expires.IsZero() && !c.Expires.After(c.NotBefore):
-		return nil, fmt.Errorf("Expires, %v, is not after NotBefore, %v", c.Expires, c.NotBefore)
+		return nil, fmt.Errorf("its Expires, %v, is not after its NotBefore, %v", c.Expires, c.NotBefore)
 	}
 	claims := make(jwt.MapClaims)
 	for name, value := range c.Private {

@@ -243,14 +243,14 @@ func TestJWTIssue(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, c := range map[string]JWTClaims{
-		"IssuedAt is missing":    {Subject: "x"},
-		"Subject is missing":     {IssuedAt: now},
-		"is not after IssuedAt":  {Subject: "x", IssuedAt: now, Expires: now},
-		"is not after NotBefore": {Subject: "x", IssuedAt: now, NotBefore: now.Add(2), Expires: now.Add(1)},
-		"a field of its own":     {Subject: "x", IssuedAt: now, Private: map[string]any{"sub": "x"}},
-		"no one JSON text":       {Subject: "x", IssuedAt: now, Private: map[string]any{"f": func() {}}},
-		"at most 8192":           {Subject: "x", IssuedAt: now, Private: map[string]any{"f": strings.Repeat("x", MaxTicket)}},
-		"between 1970":           {Subject: "x", IssuedAt: time.Unix(-1, 0)},
+		"no IssuedAt":                {Subject: "x"},
+		"no Subject":                 {IssuedAt: now},
+		"is not after its IssuedAt":  {Subject: "x", IssuedAt: now, Expires: now},
+		"is not after its NotBefore": {Subject: "x", IssuedAt: now, NotBefore: now.Add(2), Expires: now.Add(1)},
+		"a field of its own":         {Subject: "x", IssuedAt: now, Private: map[string]any{"sub": "x"}},
+		"no one JSON text":           {Subject: "x", IssuedAt: now, Private: map[string]any{"f": func() {}}},
+		"at most 8192":               {Subject: "x", IssuedAt: now, Private: map[string]any{"f": strings.Repeat("x", MaxTicket)}},
+		"between 1970":               {Subject: "x", IssuedAt: time.Unix(-1, 0)},
 	} {
 		if _, err := s.Issue(c); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
@@ -384,7 +384,12 @@ func FuzzJWT(f *testing.F) {
 	f.Add(hs256, `{"sub":"`+e.Peer.String()+`","exp":1000060}`)
 	f.Add(`{"alg":"none"}`, `{}`)
 	f.Add(hs256, `{"a":[{"b":{}}]}`)
+	for _, seed := range []string{`{"a":1,"a":2}`, `[1 2]`, `{"a":1]`, `"\ud800"`, "\xff", `1e999`, ` {} `, `1}`} {
+		f.Add(hs256, seed)
+	}
 	f.Fuzz(func(t *testing.T, header, claims string) {
+		checkJSON(t, header)
+		checkJSON(t, claims)
 		until, err := j.Validate(token(header, claims), e, time.Unix(1_000_000, 0))
 		if err == nil && (until.Expired(time.Unix(1_000_000, 0)) || !strings.Contains(claims, e.Peer.String()) && !strings.Contains(claims, `\u`)) {
 			t.Errorf("%s %s is accepted until %v", header, claims, until)
