@@ -58,9 +58,10 @@ func TestJSONText(t *testing.T) {
 // TestJSONTextIsJSON: what is appended reads as the same value, by the standard library
 // and by our own decoder, and has the same text again.
 func TestJSONTextIsJSON(t *testing.T) {
+	number := rapid.Float64Range(-9e15, 9e15).Filter(func(f float64) bool { return f == 0 || math.Abs(f) >= 1e-5 })
 	leaf := rapid.OneOf(
 		rapid.Just[any](nil), rapid.Map(rapid.Bool(), toAny), rapid.Map(rapid.Int64(), toAny), rapid.Map(rapid.Uint64(), toAny),
-		rapid.Map(rapid.String(), toAny), rapid.Map(rapid.Float64Range(-9e15, 9e15), toAny),
+		rapid.Map(rapid.String(), toAny), rapid.Map(number, toAny),
 	)
 	value := rapid.OneOf(leaf,
 		rapid.Map(rapid.SliceOfN(leaf, 0, 4), func(l []any) any { return l }),
@@ -70,7 +71,7 @@ func TestJSONTextIsJSON(t *testing.T) {
 		v := value.Draw(t, "value")
 		text, err := appendJSON(nil, v, 0)
 		if err != nil {
-			t.Skip("it has no text") // a number that is too small
+			t.Fatalf("%v: %v", v, err)
 		}
 		var standard any
 		if err := json.Unmarshal(text, &standard); err != nil {
