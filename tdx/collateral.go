@@ -40,8 +40,11 @@ type Collateral struct {
 	qe      pcs.EnclaveIdentity
 	pckCRL  *x509.RevocationList
 	rootCRL *x509.RevocationList
-	signers []*x509.Certificate // of TCB info and of QE identity
+	signers [2]*x509.Certificate // of TCB info and of QE identity
 	summary Summary
+	digest  identity.ID // of the summary
+
+	authority *x509.Certificate // of the PCK CRL
 }
 
 // Summary names collateral without its bytes.
@@ -60,7 +63,7 @@ type Summary struct {
 }
 
 // Digest identifies the bytes of all four bodies.
-func (s *Summary) Digest() identity.ID {
+func (s Summary) Digest() identity.ID {
 	return identity.FromParts(s.TCBInfo[:], s.QEIdentity[:], s.PCKCRL[:], s.RootCRL[:])
 }
 
@@ -82,6 +85,9 @@ func NewCollateral(tcbInfo, qeIdentity, pckCRL, rootCRL Item) (*Collateral, erro
 	if err := json.Unmarshal(qeIdentity.Body, &qe); err != nil {
 		return nil, fmt.Errorf("%w: QE identity: %w", ErrCollateral, err)
 	}
+	if fmspc := strings.ToLower(info.TcbInfo.Fmspc); len(fmspc) != 12 || strings.Trim(fmspc, "0123456789abcdef") != "" {
+		return nil, fmt.Errorf("%w: TCB info: fmspc %q, want 12 hex digits", ErrCollateral, fmspc)
+	}
 	var err error
 	if c.pckCRL, err = x509.ParseRevocationList(pckCRL.Body); err != nil {
 		return nil, fmt.Errorf("%w: PCK CRL: %w", ErrCollateral, err)
@@ -89,12 +95,15 @@ func NewCollateral(tcbInfo, qeIdentity, pckCRL, rootCRL Item) (*Collateral, erro
 	if c.rootCRL, err = x509.ParseRevocationList(rootCRL.Body); err != nil {
 		return nil, fmt.Errorf("%w: root CRL: %w", ErrCollateral, err)
 	}
-	for _, item := range c.items[:2] {
+	for i, item := range c.items[:2] {
 		signer, err := firstCertificate(item.IssuerChain)
 		if err != nil {
 			return nil, fmt.Errorf("%w: issuer chain of %s: %w", ErrCollateral, item.URL, err)
 		}
-		c.signers = append(c.signers, signer)
+		c.signers[i] = signer
+	}
+	if c.authority, err = firstCertificate(pckCRL.IssuerChain); err != nil {
+		return nil, fmt.Errorf("%w: issuer chain of the PCK CRL: %w", ErrCollateral, err)
 	}
 	c.info, c.qe = info.TcbInfo, qe.EnclaveIdentity
 	c.summary = Summary{
@@ -122,6 +131,7 @@ func NewCollateral(tcbInfo, qeIdentity, pckCRL, rootCRL Item) (*Collateral, erro
 			c.summary.NextUpdate = d.nextUpdate.UTC()
 		}
 	}
+	c.digest = c.summary.Digest()
 	return c, nil
 }
 

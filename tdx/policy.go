@@ -116,14 +116,6 @@ func (r *Rejection) Error() string {
 // Is makes errors.Is(err, ErrRejected) true.
 func (r *Rejection) Is(target error) bool { return target == ErrRejected }
 
-// rejection is nil for no reasons.
-func rejection(reasons []Reason) error {
-	if len(reasons) == 0 {
-		return nil
-	}
-	return &Rejection{Reasons: reasons}
-}
-
 // Validate reports a policy that cannot be meant. The error wraps [ErrPolicy].
 func (p *Policy) Validate() error {
 	bad := func(text string, args ...any) error {

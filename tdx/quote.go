@@ -6,8 +6,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tdx-guest/abi"
+	"lukechampine.com/blake3"
 
 	"github.com/mosaik-engine/mosaik/identity"
 )
@@ -66,7 +68,6 @@ type Quote struct {
 	Trailing int
 
 	digest identity.ID
-	signed []byte // header and body, with the descriptor of version 5
 }
 
 // QEReport is what the quoting enclave's report says that is held against Intel's
@@ -106,30 +107,39 @@ func (q *Quote) Digest() identity.ID { return q.digest }
 // The lengths are checked here before go-tdx-guest sees a byte: its parser trusts
 // several of them and panics on a quote that lies (at 91f9a52f36c7).
 func ParseQuote(raw []byte) (*Quote, error) {
-	parts, err := split(raw)
+	q, _, err := decode(raw)
 	if err != nil {
 		return nil, err
 	}
-	leaf, _ := pem.Decode(parts.chain)
-	if leaf == nil {
-		return nil, fmt.Errorf("%w: the certification data holds no PEM certificate", ErrQuote)
-	}
 	if _, err := message(raw); err != nil {
 		return nil, err
+	}
+	return q, nil
+}
+
+// decode is ParseQuote without go-tdx-guest's opinion, for who asks for that later.
+// The parts are slices of raw.
+func decode(raw []byte) (*Quote, parts, error) {
+	parts, err := split(raw)
+	if err != nil {
+		return nil, parts, err
+	}
+	leaf, _ := pem.Decode(parts.chain)
+	if leaf == nil {
+		return nil, parts, fmt.Errorf("%w: the certification data holds no PEM certificate", ErrQuote)
 	}
 	q := &Quote{
 		Version:  binary.LittleEndian.Uint16(raw),
 		Trailing: parts.trailing,
 		TDX15:    len(parts.body) == bodySize15,
-		signed:   append([]byte(nil), parts.signed...),
 	}
 	copy(q.QEVendor[:], raw[12:28])
 	copy(q.UserData[:], raw[28:48])
 	q.decodeBody(parts.body)
 	q.QE = decodeQEReport(parts.qeReport)
 	pck := sha256.Sum256(leaf.Bytes)
-	q.digest = identity.FromParts(q.signed, parts.key, pck[:])
-	return q, nil
+	q.digest = blake3.Sum256(slices.Concat(parts.signed, parts.key, pck[:]))
+	return q, parts, nil
 }
 
 // decodeBody decodes a TD report body of one of the two sizes.

@@ -22,6 +22,7 @@ var intelRoot []byte
 type Root struct {
 	certificate *x509.Certificate
 	simulated   bool
+	fingerprint identity.ID
 }
 
 // IntelRoot returns the root of every real quote.
@@ -31,14 +32,15 @@ func IntelRoot() Root {
 	if err != nil {
 		panic(err) // invariant: the embedded certificate is the one that the tests parse
 	}
-	return Root{certificate: certificate}
+	return Root{certificate: certificate, fingerprint: sha256.Sum256(certificate.Raw)}
 }
 
 // SimulatedRoot returns a root under which no hardware stands. Everything that is
 // verified with it says so, and its fingerprint is in the id of every policy for it.
 // It is for code to call, never for a configuration to name.
 func SimulatedRoot(certificate *x509.Certificate) Root {
-	return Root{certificate: certificate, simulated: true}
+	name := identity.ID(sha256.Sum256(certificate.Raw)).Derive("simulated")
+	return Root{certificate: certificate, simulated: true, fingerprint: name}
 }
 
 var errNoRoot = errors.New("tdx: no root of trust is set; use IntelRoot")
@@ -49,16 +51,7 @@ func (r Root) Simulated() bool { return r.simulated }
 // Fingerprint names the root: the SHA-256 of its certificate in DER. A simulated
 // root's is derived once more, so that calling Intel's own certificate simulated
 // gives another name.
-func (r Root) Fingerprint() identity.ID {
-	if r.certificate == nil {
-		return identity.ID{}
-	}
-	id := identity.ID(sha256.Sum256(r.certificate.Raw))
-	if r.simulated {
-		return id.Derive("simulated")
-	}
-	return id
-}
+func (r Root) Fingerprint() identity.ID { return r.fingerprint }
 
 // String tells the kind of root and the start of its fingerprint.
 func (r Root) String() string {

@@ -1,7 +1,9 @@
 package tdx
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/google/go-tdx-guest/pcs"
 	"github.com/google/go-tdx-guest/verify"
+	"lukechampine.com/blake3"
 
 	"github.com/mosaik-engine/mosaik/identity"
 )
@@ -79,14 +82,14 @@ func Verify(raw []byte, root Root, c *Collateral, at Times) (*Evidence, error) {
 	if c == nil {
 		return nil, fmt.Errorf("%w: there is none", ErrCollateral)
 	}
-	q, err := ParseQuote(raw)
+	q, parts, err := decode(raw)
 	if err != nil {
 		return nil, err
 	}
 	if q.Debug() {
 		return nil, fmt.Errorf("%w: TD attributes %#016x", ErrDebug, q.TDAttributes)
 	}
-	pck, err := readPCK(raw)
+	pck, err := readPCK(parts.chain, c.authority)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +109,13 @@ func Verify(raw []byte, root Root, c *Collateral, at Times) (*Evidence, error) {
 	e := &Evidence{
 		Quote: q, TCB: tcb, Simulated: root.simulated, Root: root.Fingerprint(),
 		FMSPC:      strings.ToLower(pck.extensions.FMSPC),
-		PCK:        identity.FromParts(pck.chain.PCKCertificate.Raw),
-		PCKSerial:  pck.chain.PCKCertificate.SerialNumber.Text(16),
+		PCK:        blake3.Sum256(pck.leaf.Raw),
+		PCKSerial:  pck.leaf.SerialNumber.Text(16),
 		Collateral: c.summary,
 		VerifiedAt: at.PCKChain.UTC(),
 		NotAfter:   c.summary.NextUpdate,
 	}
-	certificates := append([]*x509.Certificate{pck.chain.PCKCertificate, pck.chain.IntermediateCertificate, root.certificate}, c.signers...)
-	for _, certificate := range certificates {
+	for _, certificate := range []*x509.Certificate{pck.leaf, pck.intermediate, root.certificate, c.signers[0], c.signers[1]} {
 		if certificate.NotAfter.Before(e.NotAfter) {
 			e.NotAfter = certificate.NotAfter.UTC()
 		}
@@ -147,25 +149,33 @@ func verifySignatures(raw []byte, root Root, c *Collateral, at Times) (err error
 
 // pckOf is what a quote's certificates say, unproven.
 type pckOf struct {
-	chain      *verify.PCKCertificateChain
-	extensions *pcs.PckExtensions
+	leaf, intermediate *x509.Certificate
+	extensions         *pcs.PckExtensions
 }
 
-func readPCK(raw []byte) (p pckOf, err error) {
+// readPCK decodes the first two certificates of a quote's chain. The second is
+// Intel's and nearly always the authority whose revocation list is at hand.
+func readPCK(chain []byte, authority *x509.Certificate) (p pckOf, err error) {
 	defer func() {
 		if broken := recover(); broken != nil {
 			err = fmt.Errorf("%w: reading the PCK certificate panicked: %v", ErrQuote, broken)
 		}
 	}()
-	quote, err := message(raw)
-	if err != nil {
-		return pckOf{}, err
+	for _, to := range []**x509.Certificate{&p.leaf, &p.intermediate} {
+		var block *pem.Block
+		if block, chain = pem.Decode(chain); block == nil {
+			return pckOf{}, fmt.Errorf("%w: fewer than 3 certificates in PEM", ErrQuote)
+		}
+		if authority != nil && bytes.Equal(block.Bytes, authority.Raw) {
+			*to = authority
+			continue
+		}
+		if *to, err = x509.ParseCertificate(block.Bytes); err != nil {
+			return pckOf{}, fmt.Errorf("%w: certificate: %w", ErrQuote, err)
+		}
 	}
-	if p.chain, err = verify.ExtractChainFromQuote(quote); err != nil {
-		return pckOf{}, fmt.Errorf("%w: %w", ErrQuote, err)
-	}
-	if p.extensions, err = pcs.PckCertificateExtensions(p.chain.PCKCertificate); err != nil {
-		return pckOf{}, fmt.Errorf("%w: %w", ErrQuote, err)
+	if p.extensions, err = pcs.PckCertificateExtensions(p.leaf); err != nil {
+		return pckOf{}, fmt.Errorf("%w: PCK certificate: %w", ErrQuote, err)
 	}
 	return p, nil
 }
@@ -173,7 +183,10 @@ func readPCK(raw []byte) (p pckOf, err error) {
 // classify gives an error of go-tdx-guest, which has more than fifty and no kinds,
 // one of ours. It looks at the evidence again and never at the error's text.
 func classify(err error, raw []byte, root Root, pck pckOf, q *Quote, c *Collateral, at Times) error {
-	for _, certificate := range []*x509.Certificate{pck.chain.PCKCertificate, pck.chain.IntermediateCertificate} {
+	if errors.Is(err, ErrQuote) {
+		return err
+	}
+	for _, certificate := range []*x509.Certificate{pck.leaf, pck.intermediate} {
 		if at.PCKChain.After(certificate.NotAfter) || at.PCKChain.Before(certificate.NotBefore) {
 			return fmt.Errorf("%w: %s is valid from %s to %s: %w", ErrExpired, certificate.Subject.CommonName,
 				certificate.NotBefore.UTC().Format(time.RFC3339), certificate.NotAfter.UTC().Format(time.RFC3339), err)
@@ -188,9 +201,9 @@ func classify(err error, raw []byte, root Root, pck pckOf, q *Quote, c *Collater
 		})
 	}
 	switch {
-	case lists(c.pckCRL, pck.chain.PCKCertificate):
+	case lists(c.pckCRL, pck.leaf):
 		return fmt.Errorf("%w: PCK certificate: %w", ErrRevoked, err)
-	case lists(c.rootCRL, pck.chain.IntermediateCertificate):
+	case lists(c.rootCRL, pck.intermediate):
 		return fmt.Errorf("%w: PCK certificate authority: %w", ErrRevoked, err)
 	case lists(c.rootCRL, c.signers[0]), lists(c.rootCRL, c.signers[1]):
 		return fmt.Errorf("%w: signer of TCB info or QE identity: %w", ErrRevoked, err)
