@@ -39,8 +39,15 @@ type Checker struct {
 
 	mu struct {
 		sync.Mutex
-		verdicts map[identity.ID]*verdict // by class.Derive(ticket data), the ticket's id
+		verdicts map[ticketKey]*verdict
 	}
+}
+
+// ticketKey is a ticket's class and the SHA-256 of its data: a name within the process,
+// for which processors have instructions, and not the ticket's id.
+type ticketKey struct {
+	v2     bool
+	sha256 [32]byte
 }
 
 // verdict is a ticket that was verified. It is immutable.
@@ -64,7 +71,7 @@ func NewChecker(cache *Cache, opts CheckerOptions) *Checker {
 	}
 	c := &Checker{cache: cache, limit: opts.Verdicts,
 		running: make(chan struct{}, opts.Workers), admitted: make(chan struct{}, opts.Workers+opts.Waiting)}
-	c.mu.verdicts = map[identity.ID]*verdict{}
+	c.mu.verdicts = map[ticketKey]*verdict{}
 	return c
 }
 
@@ -117,7 +124,7 @@ func (c *Checker) collateral(ctx context.Context, raw []byte) (*Collateral, erro
 }
 
 // known returns the verdict on a ticket if it still stands.
-func (c *Checker) known(id identity.ID, now time.Time) *verdict {
+func (c *Checker) known(id ticketKey, now time.Time) *verdict {
 	c.mu.Lock()
 	v := c.mu.verdicts[id]
 	c.mu.Unlock()
@@ -133,7 +140,7 @@ func (c *Checker) known(id identity.ID, now time.Time) *verdict {
 
 // remember keeps a verdict. At the limit it drops those that no longer stand, or else
 // any one: whoever it was is verified again.
-func (c *Checker) remember(id identity.ID, v *verdict, now time.Time) {
+func (c *Checker) remember(id ticketKey, v *verdict, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.mu.verdicts) >= c.limit {

@@ -2,10 +2,9 @@ package tdx
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"time"
-
-	"lukechampine.com/blake3"
 
 	"github.com/mosaik-engine/mosaik/identity"
 )
@@ -83,7 +82,7 @@ func (v *Validator) Validate(ctx context.Context, data []byte, subject Subject) 
 	if len(data) > MaxTicketSize { // before hashing it
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTicket, len(data), MaxTicketSize)
 	}
-	now, id := time.Now(), ticketID(v.Class(), data)
+	now, id := time.Now(), ticketKey{v.v2, sha256.Sum256(data)}
 	found := v.checker.known(id, now)
 	if found == nil {
 		var err error
@@ -101,12 +100,6 @@ func (v *Validator) Validate(ctx context.Context, data []byte, subject Subject) 
 		expires = at
 	}
 	return &Admission{Ticket: found.ticket, Evidence: found.evidence, Expires: expires}, nil
-}
-
-// ticketID is class.Derive(data), the id of a ticket, with one copy of data.
-func ticketID(class identity.ID, data []byte) identity.ID {
-	preimage := make([]byte, 0, len(class)+len(data))
-	return blake3.Sum256(append(append(preimage, class[:]...), data...))
 }
 
 // verify decodes a ticket, holds what it only claims against the policy, and verifies
