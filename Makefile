@@ -12,7 +12,7 @@ DEMOFLAGS ?=
 BENCHFLAGS ?=
 PEERFLAGS  ?=
 # How long each fuzz target runs, and how many seeds the simulation plays.
-FUZZTIME  ?= 5s
+FUZZTIME  ?= 3s
 SIMSEEDS  ?= 5
 # The same, for make soak.
 SOAKTIME  ?= 10m

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,14 @@ func (g *Group) createShard(segment uint64, state bool) (*shardFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	f = smooth(f)
 	return &shardFile{bufio.NewWriterSize(f, 1<<20), f}, nil
+}
+
+// smooth has the file written to the disk while it grows. Else its sync at the end is
+// one of many megabytes, which the syncs of the Raft log wait behind.
+func smooth(f vfs.File) vfs.File {
+	return vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 512 << 10})
 }
 
 // finish makes the shard durable and closes it.
@@ -160,7 +168,7 @@ func (g *Group) hasShard(m *snapshot.Manifest, state bool) bool {
 }
 
 // archive takes commits out of the store that the retention does not keep there.
-func (g *Group) archive() error {
+func (g *Group) archive(ctx context.Context) (err error) {
 	keep, special := g.engine.opts.GroupRetention[g.name]
 	if !special {
 		keep = g.engine.opts.Retention
@@ -173,10 +181,10 @@ func (g *Group) archive() error {
 		return err
 	}
 	s := &g.replica.sealed
-	dropped := false
+	var first, last uint64 // commits that were dropped
 	defer func() {
-		if dropped { // the space is given back when the store has written that the commits are gone
-			_, _ = g.replica.db.AsyncFlush() // a failure is told of by the store, and tried again by it
+		if last > 0 {
+			err = errors.Join(err, g.replica.reclaim(ctx, first, last))
 		}
 	}()
 	for {
@@ -196,7 +204,7 @@ func (g *Group) archive() error {
 		if err := g.replica.drop(m); err != nil {
 			return fmt.Errorf("archive segment %d of group %s: %w", m.Number, g.name, err)
 		}
-		dropped = true
+		first, last = cmp.Or(first, m.First), m.Last
 		g.engine.opts.Events.Archived(g.name, m)
 	}
 }
@@ -219,6 +227,17 @@ func (r *replica) drop(m *snapshot.Manifest) error {
 	}
 	r.unflushed.Store(true)
 	return b.Commit(pebble.NoSync)
+}
+
+// reclaim gives back the space of commits that are gone. Their values lie in files of
+// their own, which go when no table names them any more; but a table names thousands
+// of them and has other rows as well, so that it is not dropped as a whole. Without
+// this it would be written anew some day, when enough has been written on top.
+func (r *replica) reclaim(ctx context.Context, first, last uint64) error {
+	if err := r.flush(); err != nil {
+		return err
+	}
+	return r.db.Compact(ctx, appendCommitKey(nil, r.shard, first, 0), appendCommitKey(nil, r.shard, last+1, 0), false)
 }
 
 // openShards returns readers of all shards of an object: this member's from its

@@ -143,7 +143,7 @@ func BenchmarkArchive(b *testing.B) {
 		return true
 	})
 	fromArchive := read()
-	<-time.After(2 * time.Second) // until the store has let go of the tables
+	<-time.After(20 * time.Second) // until the store has let go of the tables
 	b.ReportMetric(fromStore, "MB/s-store")
 	b.ReportMetric(fromArchive, "MB/s-archive")
 	b.ReportMetric(fromArchive/fromStore, "ratio")
@@ -275,7 +275,7 @@ func BenchmarkAppendDuringSeal(b *testing.B) {
 // append to the group.
 func BenchmarkAppendDuringSync(b *testing.B) {
 	ctx := context.Background()
-	c, _ := archiveCluster(b, true, func(_ int, o *engine.Options) {})
+	c, _ := archiveCluster(b, true, func(_ int, o *engine.Options) { o.ServeBytesPerSecond = 48 << 20 })
 	eventually(b, ctx, "segments are sealed", func() bool {
 		return len(c.Node(0).Groups()[0].Segments().Manifests) >= 14 && len(c.Node(1).Groups()[0].Segments().Manifests) >= 14
 	})

@@ -509,7 +509,7 @@ func TestPowerCutsInTransactions(t *testing.T) {
 		return sum
 	}
 	var acknowledged []log.Pointer
-	for round := range 3 {
+	for round := range rounds(3) {
 		network := inproc.New(inproc.Options{})
 		c, err := cluster.Open(cluster.Options{Nodes: 3, Dir: "cluster", Network: network,
 			Configure: func(i int, o *engine.Options) { *o = with(smallBuffers(disks[i]), o) }})

@@ -110,7 +110,7 @@ func flippedByte(t *testing.T) {
 		if size == 0 {
 			continue
 		}
-		for range 30 {
+		for range rounds(30) {
 			offset := rng.Int64N(size)
 			if rng.IntN(2) == 0 { // headers and the used part of preallocated files lie in front
 				offset = rng.Int64N(min(size, 4096))

@@ -97,7 +97,7 @@ func TestCrash(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	fs := vfs.NewCrashableMem()
 	var all []acked
-	for round := range 12 {
+	for round := range rounds(12) {
 		e := mustOpen(t, "node", smallBuffers(fs))
 		if err := e.Ready(ctx); err != nil {
 			t.Fatal(err)
@@ -158,7 +158,7 @@ func TestCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	verifyAcked(t, ctx, e, all)
-	t.Logf("%d acknowledged records survived 12 power cuts; head %d", len(all), e.Groups()[0].Head().Number)
+	t.Logf("%d acknowledged records survived the power cuts; head %d", len(all), e.Groups()[0].Head().Number)
 }
 
 func TestErrorsOfOpen(t *testing.T) {

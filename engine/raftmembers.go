@@ -100,6 +100,9 @@ func (h *raftHost) promote(ctx context.Context, shard uint64) error {
 		if _, in := m.Nodes[replica]; in {
 			return true, nil
 		}
+		if _, gone := m.Removed[replica]; gone {
+			return true, fmt.Errorf("%w: this replica was taken out of the group, another one of the same member took its place; move the directory away and rejoin", ErrMismatch)
+		}
 		if !h.enter() {
 			return false, log.ErrClosed
 		}

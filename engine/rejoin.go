@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -101,7 +100,7 @@ func (e *Engine) Readmit(ctx context.Context, peer identity.PeerID, groups []ide
 func (e *Engine) runPromote(ctx context.Context) {
 	defer e.wg.Done()
 	for _, g := range e.groups {
-		if err := g.promote(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, log.ErrClosed) {
+		if err := g.promote(ctx); err != nil && ctx.Err() == nil && e.checkClosed() == nil {
 			e.opts.Logger.Warn("this node gets no vote", "group", g.name, "err", err)
 			e.opts.Events.BackgroundError(fmt.Errorf("mosaik: group %s: %w", g.name, err))
 		}

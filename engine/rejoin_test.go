@@ -35,7 +35,7 @@ func TestRejoin(t *testing.T) {
 	for _, n := range s.Running() {
 		eventually(t, ctx, "segments are archived", func() bool { return n.Groups()[0].Segments().Archived > 0 })
 	}
-	for range 2 {
+	for range rounds(2) {
 		s.lose(t, 2)
 		fill(t, ctx, s.Node(0), 2, 30)
 		if err := errors.Join(s.Rejoin(2), s.Ready(ctx)); err != nil {

@@ -131,10 +131,14 @@ func (s ownShard) coding() *snapshot.Coding {
 // ownShards returns what this member has said to hold: its shards of all segments,
 // and of the states that were captured last.
 func (g *Group) ownShards() []ownShard {
-	known := g.Segments()
+	known := g.knownSegments()
+	return known.ownShards(g.self)
+}
+
+func (known *Segments) ownShards(seat uint64) []ownShard {
 	var own []ownShard
 	states := 0
-	for n := known.Held[g.self-1]; n > 0; n-- {
+	for n := known.Held[seat-1]; n > 0; n-- {
 		m := known.Manifests[n-1]
 		own = append(own, ownShard{m, false})
 		if m.State.Size > 0 && states < keptStates {

@@ -67,7 +67,7 @@ func (g *Group) runSeal(ctx context.Context, done func()) {
 			err = s.step(ctx)
 		}
 		if err == nil {
-			err = g.archive()
+			err = g.archive(ctx)
 		}
 		if err != nil {
 			s = nil // start anew from what is committed

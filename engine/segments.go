@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"lukechampine.com/blake3"
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
@@ -252,10 +254,29 @@ type Segments struct {
 	Held      []uint64             // by member, in their order: segments of which it has its shards
 	Archived  uint64               // segments whose commits are not in this node's store any more
 	Pins      []uint64             // commits that are kept in this node's store, ascending
+	// StatesHere says of each segment whether this node has its shard of the state that was
+	// captured with it; only those of the last states are kept.
+	StatesHere []bool
+	Missing    uint64 // shards that this node should have and has not
 }
 
 // Segments returns what this node knows of the group's sealed segments.
 func (g *Group) Segments() Segments {
+	known := g.knownSegments()
+	known.StatesHere = make([]bool, len(known.Manifests))
+	for _, s := range known.ownShards(g.self) {
+		switch here := g.hasShard(s.m, s.state); {
+		case !here:
+			known.Missing++
+		case s.state:
+			known.StatesHere[s.m.Number-1] = true
+		}
+	}
+	return known
+}
+
+// knownSegments is Segments without a look at the disk.
+func (g *Group) knownSegments() Segments {
 	s := &g.replica.sealed
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -265,6 +286,28 @@ func (g *Group) Segments() Segments {
 		Archived:  s.mu.archived,
 		Pins:      slices.Clone(s.mu.pins),
 	}
+}
+
+// WriteSegment writes the canonical bytes of a sealed segment (docs/format/segment.md),
+// from the store or from the archive. They have been compared with the manifest when
+// it returns without an error; log.ErrNotFound if there is no such segment.
+func (g *Group) WriteSegment(ctx context.Context, segment uint64, w io.Writer) error {
+	if err := g.engine.checkOpen(); err != nil {
+		return err
+	}
+	defer g.engine.release()
+	m := g.replica.sealed.manifest(segment)
+	if m == nil {
+		return fmt.Errorf("%w: segment %d of group %s", log.ErrNotFound, segment, g.name)
+	}
+	hash := blake3.New(len(log.Digest{}), nil)
+	if _, err := g.writeSegment(ctx, io.MultiWriter(w, hash), m.Range, true); err != nil {
+		return err
+	}
+	if log.Digest(hash.Sum(nil)) != m.Commits.Hash {
+		return &log.CorruptionError{Group: g.id, Commit: m.First, Err: fmt.Errorf("segment %d does not hash to what its manifest says", segment)}
+	}
+	return nil
 }
 
 // MaxPins is how many commits of a group can be pinned on a node at a time.

@@ -416,7 +416,7 @@ func (s *syncing) newTable() (*table, error) {
 		return nil, err
 	}
 	o := e.db.opts.MakeWriterOptions(len(e.db.opts.Levels)-1, e.db.TableFormat())
-	return &table{path, sstable.NewWriter(objstorageprovider.NewFileWritable(f), o)}, nil
+	return &table{path, sstable.NewWriter(objstorageprovider.NewFileWritable(smooth(f)), o)}, nil
 }
 
 // ingest makes the table part of the store, and durable.

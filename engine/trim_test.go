@@ -27,9 +27,9 @@ func raftLogIsBounded(t *testing.T, nodes int) {
 	const (
 		keep    = 1 << 20
 		size    = 10_000
-		rounds  = 20
 		appends = keep / size // of a round
 	)
+	rounds := rounds(20)
 	ctx := t.Context()
 	fs := vfs.NewMem()
 	o := smallBuffers(fs)
@@ -85,7 +85,7 @@ func raftLogIsBounded(t *testing.T, nodes int) {
 			}
 		}
 	}
-	if total < int64(nodes)*rounds*keep*9/10 {
+	if total < int64(nodes*rounds)*keep*9/10 {
 		t.Errorf("only %d bytes were written", total)
 	}
 	for i := range nodes {
@@ -95,7 +95,7 @@ func raftLogIsBounded(t *testing.T, nodes int) {
 		if _, err := c.Node(i).Check(ctx, nil); err != nil {
 			t.Error(err)
 		}
-		if info, _ := c.Node(i).GroupFor(high).Key(high); info.Records != rounds*appends {
+		if info, _ := c.Node(i).GroupFor(high).Key(high); info.Records != uint64(rounds*appends) {
 			t.Errorf("node %d: %d records of %d", i+1, info.Records, rounds*appends)
 		}
 	}

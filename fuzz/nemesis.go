@@ -2,10 +2,14 @@ package fuzz
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/engine/inproc"
 	"github.com/mosaik-engine/mosaik/log"
 )
@@ -91,6 +95,14 @@ func (w *world) changes() int64 {
 // start starts node i, now and then with its power about to fail.
 func (w *world) start(ctx context.Context, i int) error {
 	pause(time.Millisecond, ctx.Done()) // no machine is back at once
+	if w.rng.IntN(3) == 0 && w.mayLose(i) {
+		w.tell("the disk of node %d is lost", i+1)
+		w.outcome.LostDisks++
+		w.nodes[i].disk, w.nodes[i].lost = newDisk(vfs.NewCrashableMem()), true
+	}
+	if w.nodes[i].lost {
+		return w.rejoin(i)
+	}
 	l := w.newLife()
 	if w.rng.IntN(4) == 0 {
 		changes := w.changes()
@@ -106,6 +118,34 @@ func (w *world) start(ctx context.Context, i int) error {
 	if err := w.cluster.Start(i); err != nil {
 		return err
 	}
+	w.begin(i, l)
+	return nil
+}
+
+// mayLose reports whether the disk of node i, which is stopped, can be lost without
+// loss of what was acknowledged: the others are up, reach each other, and have all
+// that they ever had.
+func (w *world) mayLose(i int) bool {
+	for j, n := range w.nodes {
+		if j != i && (n.lost || n.now == nil || n.now.group.Status().Reader) {
+			return false
+		}
+	}
+	return w.cutOff < 0
+}
+
+// rejoin starts node i, whose disk is lost. While the others cannot agree on it, it
+// stays stopped.
+func (w *world) rejoin(i int) error {
+	l := w.newLife()
+	if err := w.cluster.Rejoin(i); errors.Is(err, engine.ErrNoQuorum) {
+		w.tell("node %d is not taken back: %v", i+1, err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	w.tell("node %d is taken back", i+1)
+	w.nodes[i].lost = false
 	w.begin(i, l)
 	return nil
 }
@@ -228,11 +268,25 @@ func (w *world) heal() error {
 			continue
 		}
 		pause(time.Millisecond, nil)
+		if n.lost {
+			continue // after the others
+		}
 		l := w.newLife()
 		if err := w.cluster.Start(i); err != nil {
 			return err
 		}
 		w.begin(i, l)
+	}
+	for i, n := range w.nodes {
+		if !n.lost {
+			continue
+		}
+		if err := w.rejoin(i); err != nil {
+			return err
+		}
+		if n.lost {
+			return fmt.Errorf("the healed group does not take node %d back", i+1)
+		}
 	}
 	return nil
 }

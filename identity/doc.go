@@ -41,6 +41,15 @@
 // stricter): [LoadKey] refuses a file that group or others may touch, because a
 // peer's key that was readable once is no longer that peer's key.
 //
+// # Tickets
+//
+// A [Ticket] is a credential that a peer carries in its [PeerEntry], for everybody to
+// see. A [Validator] knows one class of them and says until when a ticket admits the
+// peer, or for which [Reason] it does not; [JWT] is the one for JSON Web Tokens. A
+// [Clause] is what a group asks of an entry: Require(validator), All and Any of
+// others. Both are pure functions of the entry and an instant, and have a
+// signature that is part of the group's id.
+//
 // The package starts no goroutine and takes no lock; its types are plain values
 // and safe to share.
 package identity

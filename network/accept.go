@@ -62,12 +62,22 @@ func (hs handshakes) crowd() int {
 	return slices.IndexFunc(hs, func(h *handshake) bool { return count[h.host] == most })
 }
 
+// hostOf returns what counts as one host: an IPv4 address, or an IPv6 network of 64
+// bits, of which whoever has one address has them all.
 func hostOf(a net.Addr) string {
-	host, _, err := net.SplitHostPort(a.String())
-	if err != nil {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
 		return a.String()
 	}
-	return host
+	ip := tcp.AddrPort().Addr().Unmap()
+	if ip.Is4() {
+		return ip.String()
+	}
+	network, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return ip.String()
+	}
+	return network.String()
 }
 
 // beginHandshake makes room for h if there is none.

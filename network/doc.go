@@ -22,6 +22,11 @@
 // Who refuses says why, in a word (Reason) that both sides count and report. The
 // bytes are in docs/format/bond.md.
 //
+// A connection that has ended is made again by whoever needs it: the Raft library
+// when it has a message, after a pause it draws; Shards with the next request; others
+// by [Endpoint.Dial], which draws a pause after a failure and drops it when the peer
+// shows up by itself.
+//
 // # Groups on one connection
 //
 // The Raft library sends what it has for a host in batches, whatever groups it is of,

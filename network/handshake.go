@@ -67,7 +67,7 @@ func (e *Endpoint) acceptHandshake(ctx context.Context, raw net.Conn) (*Conn, er
 	c := e.newConn(raw, secure, &protocol{}, false)
 	err := secure.HandshakeContext(ctx)
 	if err != nil && offered != nil && !slices.ContainsFunc(offered, func(o string) bool { return slices.Contains(names, o) }) {
-		err = refusal(UnknownProtocol, "%.100q is offered", offered)
+		err = refusal(UnknownProtocol, "%.100q is offered", offered[:min(len(offered), 4)])
 	}
 	if err != nil && err.Error() == textNoCertificate {
 		err = &CloseError{Reason: BadCertificate, Cause: err}

@@ -231,6 +231,16 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+func TestHostOf(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.1.2.3": "10.1.2.3", "::ffff:10.1.2.3": "10.1.2.3", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "::1": "::/64",
+	} {
+		if got := hostOf(&net.TCPAddr{IP: net.ParseIP(address), Port: 7}); got != want {
+			t.Errorf("%s counts as %s, want %s", address, got, want)
+		}
+	}
+}
+
 // mute makes a connection whose other side does not read, until the buffers between
 // them are full.
 func mute(t *testing.T, book *phonebook, l Limits) (a *node, c *Conn) {

@@ -40,7 +40,7 @@ var errRejected = errors.New("mosaik: snapshot chunk rejected")
 //
 // One factory serves all incarnations of a host. It carries messages and snapshots of
 // the groups that SetGroups has named: set them before the engine is opened, or right
-// after. The engine has to be closed before e is.
+// after. Close the engine before e, so that it can hand over what it leads.
 func Raft(e *Endpoint) config.TransportFactory { return raftFactory{e} }
 
 type raftFactory struct{ e *Endpoint }

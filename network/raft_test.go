@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,11 +30,12 @@ type host struct {
 
 // hosts are three of them, in one process, on loopback.
 type hosts struct {
-	t      testing.TB
-	book   phonebook
-	dir    string
-	change func(i int, o *engine.Options)
-	at     [3]*host // nil where stopped
+	t         testing.TB
+	book      phonebook
+	dir       string
+	change    func(i int, o *engine.Options)
+	authorize Authorizer
+	at        [3]*host // nil where stopped
 }
 
 func members() []identity.PeerID {
@@ -43,22 +45,37 @@ func members() []identity.PeerID {
 func openHosts(t testing.TB, dir string, change func(i int, o *engine.Options)) *hosts {
 	t.Helper()
 	h := &hosts{t: t, dir: dir, change: change}
-	t.Cleanup(func() {
+	h.open()
+	return h
+}
+
+func (h *hosts) open() {
+	h.t.Helper()
+	h.t.Cleanup(func() {
+		// All at once: each one that is left behind would wait for a quorum that is
+		// going away.
+		var wg sync.WaitGroup
 		for i := range h.at {
-			h.stop(i)
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				h.stop(i)
+			}()
 		}
+		wg.Wait()
 	})
 	for i := range h.at {
 		h.start(i)
 	}
 	h.ready()
-	return h
 }
 
 // start starts host i at a free port.
 func (h *hosts) start(i int) {
 	h.t.Helper()
-	n := &host{node: openNode(h.t, &h.book, i+1, func(o *Options) { o.Limits = Limits{Farewell: 300 * time.Millisecond} })}
+	n := &host{node: openNode(h.t, &h.book, i+1, func(o *Options) {
+		o.Limits, o.Authorize = Limits{Farewell: 300 * time.Millisecond}, h.authorize
+	})}
 	var serving atomic.Pointer[engine.Engine]
 	var err error
 	n.shards, err = OpenShards(n.Endpoint, func(ctx context.Context, r snapshot.Request) ([]byte, error) {
@@ -191,6 +208,42 @@ func TestRaft(t *testing.T) {
 		if m := n.Metrics(); m.Raft != (RaftDrops{}) || m.MessagesIn == 0 {
 			t.Errorf("host %d: %+v", i, m)
 		}
+	}
+}
+
+// TestCutOff: when the leader's connections are gone, without a word of its engine, the
+// others go on under another leader, and it acknowledges nothing any more.
+func TestCutOff(t *testing.T) {
+	ctx := testContext(t)
+	disks := []vfs.FS{vfs.NewMem(), vfs.NewMem(), vfs.NewMem()}
+	h := openHosts(t, "cut", func(i int, o *engine.Options) { o.FS, o.ProposeTimeout = disks[i], 3*time.Second })
+	key := identity.NewID("k")
+	leader := h.leader()
+	old := h.at[leader]
+	if _, err := old.engine.Append(ctx, key, []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Endpoint.Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i, n := range h.at {
+		if i != leader {
+			if _, err := n.engine.Append(ctx, key, []byte("after")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("the others went on after %v", time.Since(began))
+	if _, err := old.engine.Append(ctx, key, []byte("alone")); !errors.Is(err, engine.ErrNoQuorum) {
+		t.Errorf("the one that is cut off: %v", err)
+	}
+	h.stop(leader)
+	h.start(leader)
+	h.ready()
+	h.same()
+	if info, _ := h.at[leader].engine.Groups()[0].Key(key); info.Records != 3 && info.Records != 4 {
+		t.Errorf("%+v, want 3 records, or 4 if what failed came to be all the same", info)
 	}
 }
 
@@ -411,5 +464,86 @@ func TestRaftAddress(t *testing.T) {
 	n := openNode(t, new(phonebook), 1, nil)
 	if err := Raft(n.Endpoint).Create(config.NodeHostConfig{RaftAddress: "elsewhere"}, nil, nil).Start(); err == nil {
 		t.Error("started")
+	}
+}
+
+// TestTicketsOfMembers: the tickets of a group's members expire and are published
+// anew, over and over, while all of them write. Connections are cut and made anew, and
+// nothing is lost or doubled.
+func TestTicketsOfMembers(t *testing.T) {
+	ctx := testContext(t)
+	var k tickets
+	k.set(time.Now().Add(time.Hour), nil)
+	disks := []vfs.FS{vfs.NewMem(), vfs.NewMem(), vfs.NewMem()}
+	h := &hosts{t: t, dir: "tickets", authorize: k.authorize, change: func(i int, o *engine.Options) { o.FS = disks[i] }}
+	h.open()
+	key := identity.NewID("k")
+	var wg sync.WaitGroup
+	var acknowledged atomic.Int32
+	done := make(chan struct{})
+	for i, n := range h.at {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for k := 0; ; k++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := n.engine.Append(ctx, key, fmt.Appendf(nil, "%d/%d", i, k)); err != nil {
+					t.Error(err)
+					return
+				}
+				acknowledged.Add(1)
+			}
+		}()
+	}
+	cut := func() (n uint64) {
+		for _, n2 := range h.at {
+			n += n2.Metrics().Closed[TicketExpired]
+		}
+		return n
+	}
+	for range 5 {
+		before := cut()
+		k.set(time.Now().Add(50*time.Millisecond), nil)
+		for _, n := range h.at {
+			for _, m := range members() {
+				n.Recheck(m)
+			}
+		}
+		eventually(t, "connections are cut", func() bool { return cut() > before })
+		k.set(time.Now().Add(time.Hour), nil)
+		for _, n := range h.at {
+			for _, m := range members() {
+				n.Recheck(m) // the entries with the new tickets have arrived
+			}
+		}
+		began := acknowledged.Load()
+		eventually(t, "writes go on", func() bool { return acknowledged.Load() > began+10 })
+	}
+	close(done)
+	wg.Wait()
+	h.same()
+	next, records := [3]int{}, int32(0)
+	for run, err := range h.at[0].engine.Scan(ctx, log.Query{Key: key, From: log.Earliest()}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, payload := range run.Records() {
+			var i, k int
+			if _, err := fmt.Sscanf(string(payload), "%d/%d", &i, &k); err != nil {
+				t.Fatal(err)
+			}
+			if k != next[i] {
+				t.Fatalf("record %d of host %d where %d is due", k, i, next[i])
+			}
+			next[i]++
+			records++
+		}
+	}
+	if records != acknowledged.Load() {
+		t.Errorf("%d records, %d were acknowledged", records, acknowledged.Load())
 	}
 }

@@ -48,15 +48,16 @@ const (
 
 // demoOptions are the flags of the demo.
 type demoOptions struct {
-	ticks  string // path, "-", or "" for the generated market
-	nodes  int
-	dir    string // "": a temporary one
-	keep   bool
-	lose   bool   // the node that is stopped loses its directory
-	rate   uint64 // ticks a second; 0: as fast as they are acknowledged
-	count  uint64 // 0: all there are
-	seed   uint64
-	market uint64
+	ticks     string // path, "-", or "" for the generated market
+	nodes     int
+	dir       string // "": a temporary one
+	keep      bool
+	lose      bool   // the node that is stopped loses its directory
+	processes bool   // each node is a process
+	rate      uint64 // ticks a second; 0: as fast as they are acknowledged
+	count     uint64 // 0: all there are
+	seed      uint64
+	market    uint64
 }
 
 // newDemoCmd returns the verb that shows the whole thing at work.
@@ -76,7 +77,11 @@ them must come to the same digest. It exits with 0 only if they do.
 
 With --lose-disk the directory of the node that is stopped is removed. The others
 take it back as another replica, which has promised nothing to anybody; it brings
-everything from them, and then gets its vote.
+everything from them, and then gets its vote (node rebuild).
+
+With --processes each node is a process of its own, with a key and a port, as it would be
+on a machine of its own: the ticks go in through its HTTP API, and a node that is
+stopped is killed without a warning.
 
 The ticks are generated, the same ones on every machine, or come from a file:
 
@@ -89,13 +94,15 @@ file is read as it is fed: a line that is wrong ends the demo with its number.`,
 		Example: `  mosaik-node demo
   mosaik-node demo --ticks ticks.csv --dir trial
   mosaik-node demo --rate max --count 1000000
-  mosaik-node demo --lose-disk`,
+  mosaik-node demo --lose-disk
+  mosaik-node demo --processes`,
 		Args: exactly(),
 	}
 	f := cmd.Flags()
 	f.StringVar(&opts.ticks, "ticks", "", "feed the ticks of this `FILE`, - for standard input (default: generated ones)")
 	f.IntVar(&opts.nodes, "nodes", 3, "how many nodes to start, 1 to "+strconv.Itoa(engine.MaxMembers))
 	f.StringVar(&opts.dir, "dir", "", "keep the nodes' directories in this `DIR`, which must be new or empty")
+	f.BoolVar(&opts.processes, "processes", false, "let each node be a process, with a key and a port of its own; it is killed where it else is stopped")
 	f.BoolVar(&opts.lose, "lose-disk", false, "remove the directory of the node that is stopped: it comes back with nothing (3 nodes or more)")
 	f.BoolVar(&opts.keep, "keep", false, "keep the temporary directory that is used without --dir")
 	f.StringVar(&rate, "rate", rate, "ticks a second, or max for as fast as they are acknowledged")
@@ -126,7 +133,7 @@ file is read as it is fed: a line that is wrong ends the demo with its number.`,
 		if err != nil {
 			return badTicks(cmd, err)
 		}
-		d := &demo{opts: opts, source: source, screen: newScreen(g.err), synced: make(chan engine.SyncReport, 1)}
+		d := &demo{opts: opts, source: source, screen: newScreen(g.err)}
 		err = d.run(cmd.Context(), func(r *demoReport) error {
 			if g.json {
 				return printJSON(g.out, r)
@@ -144,9 +151,9 @@ type demo struct {
 	source  *tickSource
 	screen  *screen
 	dir     string
-	cluster *cluster.Cluster
+	cluster demoNodes
+	groups  []demoGroup // of the nodes, at the end
 	report  demoReport
-	synced  chan engine.SyncReport // of the node that was away, if it had to
 }
 
 // run goes through the demo and hands what came out to print. The cluster is
@@ -234,14 +241,7 @@ func (d *demo) start(ctx context.Context) error {
 	d.screen.note("starting " + plural(d.opts.nodes, "node"))
 	// Small segments and a short Raft log: the node that was away has to take over
 	// segments from the others, which else it would only after hundreds of megabytes.
-	o := &engine.Options{ProposeTimeout: patience, SegmentBytes: demoSegmentBytes, RaftLogBytes: demoRaftLogBytes}
-	o.Events.StateFetched = func(_ string, r engine.SyncReport) {
-		select {
-		case d.synced <- r:
-		default: // one is told of
-		}
-	}
-	c, err := cluster.Open(cluster.Options{Nodes: d.opts.nodes, Dir: d.dir, Engine: o})
+	c, err := d.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -261,18 +261,22 @@ func (d *demo) start(ctx context.Context) error {
 	return nil
 }
 
-// group is the one group of a node of the demo.
-func (d *demo) group(i int) *engine.Group { return d.cluster.Node(i).Groups()[0] }
-
-// leader returns the node that leads the group as node i sees it, or -1.
-func (d *demo) leader(i int) int {
-	s := d.group(i).Status()
-	for n, member := range s.Members {
-		if member == s.Leader {
-			return n
+// open starts the nodes, here or as processes.
+func (d *demo) open(ctx context.Context) (demoNodes, error) {
+	if d.opts.processes {
+		return startChildren(ctx, d.dir, d.opts.nodes)
+	}
+	p := &inProcess{synced: make(chan engine.SyncReport, 1)}
+	o := &engine.Options{ProposeTimeout: patience, SegmentBytes: demoSegmentBytes, RaftLogBytes: demoRaftLogBytes}
+	o.Events.StateFetched = func(_ string, r engine.SyncReport) {
+		select {
+		case p.synced <- r:
+		default: // one is told of
 		}
 	}
-	return -1
+	var err error
+	p.Cluster, err = cluster.Open(cluster.Options{Nodes: d.opts.nodes, Dir: d.dir, Engine: o})
+	return p, err
 }
 
 // nodeName is the name of node i's directory, and what the demo calls it.

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/ticks"
-	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/log"
 )
 
@@ -139,7 +138,10 @@ func badTicks(cmd *cobra.Command, err error) error {
 const streamPrefix = "oracle.price/"
 
 // pairStream returns the definition of a pair's stream.
-func pairStream(pair string) log.StreamDef[ticks.Tick] {
+func (d *demo) pairStream(pair string) log.StreamDef[ticks.Tick] {
+	if d.opts.processes { // what the HTTP API writes
+		return log.StreamDef[ticks.Tick]{Name: streamPrefix + pair, Codec: log.JSON[ticks.Tick]()}
+	}
 	return log.StreamDef[ticks.Tick]{Name: streamPrefix + pair}
 }
 
@@ -174,7 +176,8 @@ var (
 //	            for it at the marks; only it touches the cluster
 type feeder struct {
 	source *tickSource
-	writer *engine.Engine
+	writer log.Writer
+	stream func(pair string) log.StreamDef[ticks.Tick]
 	rate   uint64
 	marks  int // how many of the marks are still ahead
 
@@ -214,7 +217,7 @@ func (d *demo) feed(ctx context.Context) error {
 	defer cancel()
 	writer := d.chooseWriter()
 	f := &feeder{
-		source: d.source, writer: d.cluster.Node(writer), rate: d.opts.rate,
+		source: d.source, writer: d.cluster.Writer(writer), stream: d.pairStream, rate: d.opts.rate,
 		pending: make(chan pendingTick, maxInFlight), mark: make(chan int), resume: make(chan struct{}, 1),
 		byPair: make(map[string]*pairFeed),
 	}
@@ -238,7 +241,7 @@ func (d *demo) feed(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			o.watch()
-			p.draw(f, d.group(writer).Head().Number, o.electing)
+			p.draw(f, o.electing)
 		case mark := <-f.mark:
 			if err := o.at(ctx, mark, f); err != nil {
 				return err
@@ -262,7 +265,10 @@ func (d *demo) feed(ctx context.Context) error {
 
 // chooseWriter returns the node that the ticks go through: not the one that
 // leads, if there is a choice, because that is the one to be stopped.
-func (d *demo) chooseWriter() int { return (max(d.leader(0), 0) + 1) % d.opts.nodes }
+func (d *demo) chooseWriter() int {
+	leader, _ := d.cluster.Lead(0)
+	return (max(leader, 0) + 1) % d.opts.nodes
+}
 
 // announce says what is going to be fed, and how.
 func (d *demo) announce(writer int) {
@@ -340,7 +346,7 @@ func (f *feeder) pace(ctx context.Context, began time.Time, n uint64) error {
 func (f *feeder) append(ctx context.Context, t ticks.Tick) error {
 	p := f.byPair[t.Pair]
 	if p == nil {
-		stream, err := pairStream(t.Pair).Open(ctx, f.writer)
+		stream, err := f.stream(t.Pair).Open(ctx, f.writer)
 		if err != nil {
 			return err
 		}
@@ -455,7 +461,11 @@ func (d *demo) finishFeed(ctx context.Context, f *feeder, o *outage, took time.D
 func (d *demo) allAt(ctx context.Context, p log.Pointer) error {
 	for i := range d.opts.nodes {
 		d.screen.note("waiting for " + nodeName(i))
-		if err := waitFor(ctx, nodeName(i), d.group(i), p); err != nil {
+		g, err := d.cluster.Group(i)
+		if err == nil {
+			err = waitFor(ctx, nodeName(i), g, p)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -463,7 +473,7 @@ func (d *demo) allAt(ctx context.Context, p log.Pointer) error {
 }
 
 // waitFor is for a node that nothing keeps from coming to p.
-func waitFor(ctx context.Context, name string, g *engine.Group, p log.Pointer) error {
+func waitFor(ctx context.Context, name string, g demoGroup, p log.Pointer) error {
 	limited, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	if err := g.WaitFor(limited, p); err != nil {
@@ -498,13 +508,13 @@ func (o *outage) at(ctx context.Context, mark int, f *feeder) error {
 // hardest to lose.
 func (o *outage) stop(taken uint64) error {
 	d := o.d
-	o.node = d.leader(o.writer)
+	o.node, o.term = d.cluster.Lead(o.writer)
 	o.led = o.node >= 0 && o.node != o.writer
 	if !o.led {
 		o.node = (o.writer + 1) % d.opts.nodes
 	}
 	d.screen.note("stopping " + nodeName(o.node))
-	o.stopped, o.term = time.Now(), d.group(o.writer).Status().Term
+	o.stopped = time.Now()
 	if err := d.cluster.Stop(o.node); err != nil {
 		return fmt.Errorf("stop %s: %w", nodeName(o.node), err)
 	}
@@ -526,11 +536,11 @@ func (o *outage) stop(taken uint64) error {
 
 // watch tells when there is a new leader.
 func (o *outage) watch() {
-	if !o.electing || o.d.group(o.writer).Status().Term <= o.term {
+	if !o.electing {
 		return
 	}
-	leader := o.d.leader(o.writer)
-	if leader < 0 {
+	leader, term := o.d.cluster.Lead(o.writer)
+	if leader < 0 || term <= o.term {
 		return
 	}
 	o.electing = false
@@ -545,8 +555,12 @@ func (o *outage) start(ctx context.Context, taken uint64) error {
 	d := o.d
 	d.screen.note("starting " + nodeName(o.node))
 	o.restart = time.Now()
-	head := d.group(o.writer).Head()
-	last, err := d.group(o.writer).Commit(head.Number)
+	group, err := d.cluster.Group(o.writer)
+	if err != nil {
+		return err
+	}
+	head := group.Head()
+	last, err := group.Commit(head.Number)
 	if err != nil {
 		return err
 	}
@@ -554,19 +568,26 @@ func (o *outage) start(ctx context.Context, taken uint64) error {
 	if d.opts.lose {
 		start, how = d.cluster.Rejoin, ", without a disk,"
 	}
-	if err := start(o.node); err != nil {
+	if err := start(ctx, o.node); err != nil {
 		return err
 	}
-	behind := head.Number - min(d.group(o.node).Head().Number, head.Number)
+	own, err := d.cluster.Group(o.node)
+	if err != nil {
+		return err
+	}
+	behind := head.Number - min(own.Head().Number, head.Number)
+	if d.opts.lose {
+		behind = head.Number // whatever it has brought by now
+	}
 	d.screen.step("restart", "%s%s at tick %s, %s behind", nodeName(o.node), how, grouped(taken), plural(behind, "commit"))
 	d.report.Outage.RestartedAt, d.report.Outage.Behind = taken, behind
 	o.waiting = true
-	go o.runCatchUp(ctx, d.group(o.node), last.Pointer())
+	go o.runCatchUp(ctx, own, last.Pointer())
 	return nil
 }
 
 // runCatchUp waits until the started node has the commit p points at.
-func (o *outage) runCatchUp(ctx context.Context, g *engine.Group, p log.Pointer) {
+func (o *outage) runCatchUp(ctx context.Context, g demoGroup, p log.Pointer) {
 	o.caughtUp <- waitFor(ctx, nodeName(o.node), g, p)
 }
 
@@ -574,16 +595,7 @@ func (o *outage) tellCaughtUp() {
 	took := time.Since(o.restart)
 	o.waiting = false
 	o.d.report.Outage.CaughtUp = took.Seconds()
-	select {
-	case r := <-o.d.synced:
-		o.d.report.Outage.Segments = r.Fetched
-		for i, m := range o.d.group(o.node).Status().Members {
-			if sent := r.Sent[m]; sent > 0 {
-				o.d.report.Outage.Sent = append(o.d.report.Outage.Sent, sentInfo{nodeName(i), sent})
-			}
-		}
-	default: // the Raft log was enough
-	}
+	o.d.report.Outage.Segments, o.d.report.Outage.Sent = o.d.cluster.Synced(o.node)
 	o.d.screen.step("", "it has caught up, %s after its start", seconds(took))
 }
 
@@ -599,9 +611,9 @@ type progressSample struct {
 	acked uint64
 }
 
-func (p *progress) draw(f *feeder, commits uint64, electing bool) {
+func (p *progress) draw(f *feeder, electing bool) {
 	f.mu.Lock()
-	share, fed, acked := f.stats.share, f.stats.fed, f.stats.acked
+	share, fed, acked, commits := f.stats.share, f.stats.fed, f.stats.acked, f.stats.last.Commit
 	p50, p99 := f.stats.quantile(50), f.stats.quantile(99)
 	f.mu.Unlock()
 	now := time.Now()

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/replay"
 )
@@ -26,16 +25,27 @@ var errDisagree = errors.New("the nodes do not agree")
 func (d *demo) verify(ctx context.Context) error {
 	// All are looked at up to one commit: nodes that tell each other which segments
 	// they hold go on committing.
-	last, err := d.group(0).Commit(d.group(0).Head().Number)
+	first, err := d.cluster.Group(0)
+	if err != nil {
+		return err
+	}
+	last, err := first.Commit(first.Head().Number)
 	if err != nil {
 		return err
 	}
 	for i := range d.opts.nodes {
 		n := &d.report.Nodes[i]
-		g := d.group(i)
+		g, err := d.cluster.Group(i)
+		if err != nil {
+			return err
+		}
 		if err := g.WaitFor(ctx, last.Pointer()); ctx.Err() != nil {
 			return err
 		}
+		if g, err = d.cluster.Group(i); err != nil { // as it is now
+			return err
+		}
+		d.groups = append(d.groups, g)
 		head := g.Head()
 		n.Head.Commit, n.Head.Digest = head.Number, head.Digest
 		if c, err := g.Commit(last.Header.Number); err == nil {
@@ -56,7 +66,7 @@ func (d *demo) audit(ctx context.Context) error {
 	began := time.Now()
 	for i := range d.opts.nodes {
 		n := &d.report.Nodes[i]
-		report, err := replay.Audit(ctx, d.group(i), replay.AuditOptions{To: n.Head.Commit, Progress: func(done, total uint64) {
+		report, err := replay.Audit(ctx, d.groups[i], replay.AuditOptions{To: n.Head.Commit, Progress: func(done, total uint64) {
 			d.screen.live(float64(done)/float64(total), "auditing "+n.Name)
 		}})
 		if ctx.Err() != nil {
@@ -79,7 +89,7 @@ func (d *demo) readBack(ctx context.Context) error {
 		n.ReadBack = okay
 		for k := range d.report.Ticks.Pairs {
 			p := &d.report.Ticks.Pairs[k]
-			sum, count, err := d.readPair(ctx, n.Name, d.group(i), p)
+			sum, count, err := d.readPair(ctx, n.Name, d.groups[i], p)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -103,8 +113,8 @@ func (d *demo) readBack(ctx context.Context) error {
 
 // readPair reads a pair's stream as any program would, and returns the SHA-256 of
 // its ticks as lines of CSV.
-func (d *demo) readPair(ctx context.Context, node string, g *engine.Group, p *pairReport) (sum []byte, count uint64, err error) {
-	reader, err := pairStream(p.Pair).Reader(g)
+func (d *demo) readPair(ctx context.Context, node string, g demoGroup, p *pairReport) (sum []byte, count uint64, err error) {
+	reader, err := d.pairStream(p.Pair).Reader(g)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -132,7 +142,7 @@ func (d *demo) replay(ctx context.Context) error {
 	for i := range d.opts.nodes {
 		n := &d.report.Nodes[i]
 		d.screen.note("replaying " + n.Name)
-		digest, err := replay.Digest(ctx, d.group(i), r.From, n.Head.Commit)
+		digest, err := replay.Digest(ctx, d.groups[i], r.From, n.Head.Commit)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

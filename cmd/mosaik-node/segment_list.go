@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strconv"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
 	"github.com/mosaik-engine/mosaik/log"
 )
 
-// groupFlags say which group of which store's directory a verb works on.
+// groupFlags say which group of which store a verb works on.
 type groupFlags struct {
 	storeFlags
 	group string
@@ -21,24 +20,25 @@ type groupFlags struct {
 
 // addTo adds the flags to a verb.
 func (f *groupFlags) addTo(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.dir, "dir", "", "directory of the store, which this process opens (MOSAIK_DIR)")
+	f.storeFlags.addTo(cmd)
 	cmd.Flags().StringVar(&f.group, "group", defaultGroup, "group, by name or ID")
 }
 
-// on opens the directory and lets do work on the group.
-func (f *groupFlags) on(cmd *cobra.Command, g *globals, do func(ctx context.Context, group *engine.Group) error) error {
-	return f.with(cmd, g, func(ctx context.Context, s store) error {
-		d, ok := s.(*dirStore)
-		if !ok {
-			return usage(cmd, errors.New("--dir DIR is missing: this verb works on a directory, not on a running node"))
-		}
-		for _, group := range d.engine.Groups() {
-			if group.Name() == f.group || group.ID().String() == f.group {
-				return do(ctx, group)
-			}
-		}
-		return fmt.Errorf("%w: there is no group %q here", log.ErrNotFound, f.group)
-	})
+// segmentNumber reads the argument of a verb.
+func segmentNumber(cmd *cobra.Command, what, text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usage(cmd, fmt.Errorf("%s: %q is no number of a %s", what, text, map[string]string{"COMMIT": "commit", "SEGMENT": "segment"}[what]))
+	}
+	return n, nil
+}
+
+// oneSegment returns a segment of a list.
+func oneSegment(list *api.Segments, n uint64) (*api.Segment, error) {
+	if n > uint64(len(list.Segments)) {
+		return nil, fmt.Errorf("%w: segment %d of group %s, %d are sealed", log.ErrNotFound, n, list.Name, len(list.Segments))
+	}
+	return &list.Segments[n-1], nil
 }
 
 // newSegmentListCmd returns the verb that lists sealed segments.
@@ -51,60 +51,112 @@ func newSegmentListCmd(g *globals) *cobra.Command {
 into how many shards they are coded and how many of those restore them, how many
 members hold their shard, and where this node has the commits: in its store, or only
 in the archive. With --json it prints one object a line.`,
-		Example: `  mosaik-node segment list --dir data --group g0`,
-		Args:    exactly(),
+		Example: `  mosaik-node segment list --node http://127.0.0.1:7070
+  mosaik-node segment list --dir data --group g0`,
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return of.on(cmd, g, func(_ context.Context, group *engine.Group) error { return printSegments(g, group.Segments()) })
+			return of.with(cmd, g, func(ctx context.Context, s store) error {
+				list, err := s.Segments(ctx, of.group)
+				if err != nil {
+					return err
+				}
+				return printSegments(g, &list)
+			})
 		},
 	}
 	of.addTo(cmd)
 	return cmd
 }
 
-// segmentInfo is a sealed segment as JSON.
-type segmentInfo struct {
-	Segment  uint64     `json:"segment"`
-	First    uint64     `json:"first"`
-	Last     uint64     `json:"last"`
-	Time     time.Time  `json:"time"` // of the last commit
-	Records  uint64     `json:"records"`
-	Bytes    uint64     `json:"bytes"`
-	Hash     log.Digest `json:"hash"`
-	K        int        `json:"k"`
-	M        int        `json:"m"`
-	State    uint64     `json:"state,omitempty"` // bytes of the state captured with it
-	Held     int        `json:"held"`            // members that have their shard
-	Archived bool       `json:"archived"`        // its commits are not in this node's store any more
+// where says where a node has a segment's commits.
+func where(s *api.Segment) string {
+	if s.Archived {
+		return "archive"
+	}
+	return "store"
 }
 
-func printSegments(g *globals, s engine.Segments) error {
+func printSegments(g *globals, list *api.Segments) error {
 	table := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SEGMENT\tCOMMITS\tRECORDS\tBYTES\tSHARDS\tHELD\tSTATE\tWHERE\tHASH")
-	for _, m := range s.Manifests {
-		info := segmentInfo{
-			Segment: m.Number, First: m.First, Last: m.Last, Time: time.Unix(0, m.Time).UTC(), Records: m.Records, Bytes: m.Commits.Size,
-			Hash: m.Commits.Hash, K: m.Commits.K, M: m.Commits.M, State: m.State.Size, Archived: m.Number <= s.Archived,
-		}
-		for _, h := range s.Held {
-			if h >= m.Number {
-				info.Held++
-			}
-		}
+	for i := range list.Segments {
+		s := &list.Segments[i]
 		if g.json {
-			if err := printLine(g.out, info); err != nil {
+			if err := printLine(g.out, s); err != nil {
 				return err
 			}
 			continue
 		}
-		where := "store"
-		if info.Archived {
-			where = "archive"
-		}
-		fmt.Fprintf(table, "%d\t%d-%d\t%d\t%d\t%d+%d\t%d of %d\t%d\t%s\t%s\n", info.Segment, info.First, info.Last, info.Records, info.Bytes,
-			info.K, info.M, info.Held, len(s.Held), info.State, where, info.Hash)
+		fmt.Fprintf(table, "%d\t%d-%d\t%d\t%d\t%d+%d\t%d of %d\t%d\t%s\t%s\n", s.Segment, s.First, s.Last, s.Records, s.Bytes,
+			s.K, s.M, s.Held, s.K+s.M, s.State, where(s), s.Hash)
 	}
 	if g.json {
 		return nil
 	}
 	return table.Flush()
+}
+
+// newSegmentShowCmd returns the verb that shows one segment.
+func newSegmentShowCmd(g *globals) *cobra.Command {
+	var of groupFlags
+	cmd := &cobra.Command{
+		Use:   "show SEGMENT",
+		Short: "Show all there is to know of a sealed segment",
+		Long: `Shows what the group has committed about one segment: its commits and how they are
+chained, what its bytes hash to, the roots of its shards and who holds them, and the
+state that was captured with it, if one was. Whoever has this can check every byte of
+the segment, from whomever it comes (docs/format/segment.md).`,
+		Example: `  mosaik-node segment show 3 --node http://127.0.0.1:7070`,
+		Args:    exactly("SEGMENT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := segmentNumber(cmd, "SEGMENT", args[0])
+			if err != nil {
+				return err
+			}
+			return of.with(cmd, g, func(ctx context.Context, s store) error {
+				list, err := s.Segments(ctx, of.group)
+				if err != nil {
+					return err
+				}
+				one, err := oneSegment(&list, n)
+				if err != nil {
+					return err
+				}
+				if g.json {
+					return printLine(g.out, one)
+				}
+				return printSegment(g, &list, one)
+			})
+		},
+	}
+	of.addTo(cmd)
+	return cmd
+}
+
+func printSegment(g *globals, list *api.Segments, s *api.Segment) error {
+	t := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "segment\t%d of group %s  %s\n", s.Segment, list.Name, list.Group)
+	fmt.Fprintf(t, "commits\t%d to %d, %d records, until %s\n", s.First, s.Last, s.Records, s.Time.Format("2006-01-02T15:04:05.999999999Z"))
+	fmt.Fprintf(t, "follows\t%s\n", s.Prev)
+	fmt.Fprintf(t, "ends with\t%s\n", s.Digest)
+	fmt.Fprintf(t, "bytes\t%d  %s\n", s.Bytes, s.Hash)
+	fmt.Fprintf(t, "coded\t%d+%d: any %d shards restore it\n", s.K, s.M, s.K)
+	for i, root := range s.Shards {
+		fmt.Fprintf(t, "shard %d\t%s\n", i, root)
+	}
+	for _, peer := range s.HeldBy {
+		fmt.Fprintf(t, "held by\t%s\n", peer)
+	}
+	fmt.Fprintf(t, "here\tin the %s\n", where(s))
+	if s.StateHash != nil {
+		here := "this node has no shard of it any more"
+		if s.StateHere {
+			here = "this node has its shard"
+		}
+		fmt.Fprintf(t, "state\t%d bytes  %s  %s\n", s.State, s.StateHash, here)
+		for i, root := range s.StateShards {
+			fmt.Fprintf(t, "state shard %d\t%s\n", i, root)
+		}
+	}
+	return t.Flush()
 }

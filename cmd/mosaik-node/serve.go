@@ -74,35 +74,36 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 	logger := s.logger(errOut, level)
 	// The Raft library finds a lot worth telling: it has to shout to be heard.
 	engine.SetRaftLogger(s.logger(errOut, level+slog.LevelWarn-slog.LevelInfo))
-	e, err := engine.Open(s.dir, s.options(logger))
+	node, err := s.open(logger)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if e != nil {
-			err = errors.Join(err, e.Close())
+		if node != nil {
+			err = errors.Join(err, node.Close())
 		}
 	}()
-	if n := members(e); n > 1 {
+	e := node.Node
+	if n := members(e); n > 1 && node.peer == nil {
 		logger.Warn("the store is one of several members and here it is alone: reads only", "members", n)
 	}
 	var private *listener
 	adminAddress := ""
 	if s.admin != "" {
-		if private, err = listen(ctx, "admin", s.admin, admin.Handler(e, version), logger); err != nil {
+		if private, err = listen(ctx, "admin", s.admin, admin.Handler(e, node.endpoint(), version), logger); err != nil {
 			return err
 		}
 		defer private.close()
 		adminAddress = private.url()
 	}
 	// Nobody shall read from a node that has been acknowledged more than it shows.
-	if err := settle(ctx, e); err != nil {
+	if err := node.settle(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop before it has started
 		}
 		return err
 	}
-	handler := api.NewServer(e, api.Options{Logger: logger, MaxBody: int64(s.maxBodyBytes)})
+	handler := api.NewServer(e, api.Options{Logger: logger, MaxBody: int64(s.maxBodyBytes), Network: node.network(s.network)})
 	public, err := listen(ctx, "api", s.listen, handler, logger)
 	if err != nil {
 		return err
@@ -130,8 +131,8 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 	if err := public.drain(s.drainTimeout); err != nil {
 		logger.Warn("requests were broken off", "err", err)
 	}
-	closing := e
-	e = nil
+	closing := node
+	node = nil
 	if err := closing.Close(); err != nil {
 		return errors.Join(failed, err)
 	}

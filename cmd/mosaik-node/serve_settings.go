@@ -29,10 +29,14 @@ type settings struct {
 	memTableBytes       conf.Bytes
 	cacheBytes          conf.Bytes
 	raftLogBytes        conf.Bytes
+	segmentBytes        conf.Bytes
 	retainSegments      int
 	retainBytes         conf.Bytes
 	retainAge           time.Duration
 	maxBodyBytes        conf.Bytes
+	// Of a network (serve_peer.go).
+	network, key, peerListen, secretFile string
+	members                              []string
 
 	set    *pflag.FlagSet
 	config string // path of the file
@@ -58,7 +62,13 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.Var(&s.raftLogBytes, "raft-log-bytes", "how much Raft log a group keeps for members that lag")
 	f.DurationVar(&s.retainAge, "retain-age", 0, "keep segments in the store while they are younger; see retain-segments")
 	f.Var(&s.retainBytes, "retain-bytes", "keep so much sealed history in the store; see retain-segments")
+	f.Var(&s.segmentBytes, "segment-bytes", "size at which sealed segments end, of a new store; the same on all members (default 16MiB)")
 	f.IntVar(&s.retainSegments, "retain-segments", 0, "keep so many sealed segments in the store; what no limit keeps is archived (default: all is kept)")
+	f.StringVar(&s.network, "network", "", "name of the network the node is one of (default: it is alone)")
+	f.StringVar(&s.key, "key", "", "file with the node's key, as init makes it (default: "+keyFile+" in the directory)")
+	f.StringVar(&s.peerListen, "peer-listen", "127.0.0.1:7072", "address for the other nodes of the network, HOST:PORT")
+	f.StringSliceVar(&s.members, "members", nil, "those that found the groups, PEER@HOST:PORT each, in the same order on all (default: as the store has them)")
+	f.StringVar(&s.secretFile, "secret-file", "", "file with what only the members know, the same on all")
 	f.Var(&s.maxBodyBytes, "max-body-bytes", "largest body of one append request")
 	cmd.Flags().AddFlagSet(f)
 	cmd.Flags().StringVar(&s.config, "config", "", "TOML file with settings under the names of these flags (MOSAIK_CONFIG)")
@@ -95,6 +105,9 @@ func (s *settings) check() error {
 			return bad(name, fmt.Errorf("%q is not HOST:PORT", address))
 		}
 	}
+	if err := s.checkPeer(bad); err != nil {
+		return err
+	}
 	if s.logFormat != "text" && s.logFormat != "json" {
 		return bad("log-format", fmt.Errorf("%q is neither text nor json", s.logFormat))
 	}
@@ -122,7 +135,7 @@ func (s *settings) options(logger *slog.Logger) *engine.Options {
 	return &engine.Options{
 		Spread: s.spread, Named: s.named, Logger: logger,
 		ProposeTimeout: s.proposeTimeout, InFlight: s.inFlight,
-		MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
+		SegmentBytes: int64(s.segmentBytes), MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
 		Retention: engine.Retention{Segments: s.retainSegments, Bytes: int64(s.retainBytes), Age: s.retainAge},
 	}
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/log"
 )
 
@@ -28,23 +27,23 @@ which the group can be restored (snapshot import). With --to - it goes to standa
 output.
 
 A file appears under its name only when it is complete and durable.`,
-		Example: `  mosaik-node snapshot export --dir data --to g0.mosaik
+		Example: `  mosaik-node snapshot export --node http://127.0.0.1:7070 --to g0.mosaik
   mosaik-node snapshot export --dir data --to - | ssh backup 'cat > g0.mosaik'`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if to == "" {
 				return usage(cmd, errors.New("--to FILE or --to - is missing"))
 			}
-			return of.on(cmd, g, func(ctx context.Context, group *engine.Group) error {
+			return of.with(cmd, g, func(ctx context.Context, s store) error {
 				screen := newScreen(g.err)
 				var head log.Head
 				err := writeTo(to, g.out, func(w io.Writer) (err error) {
-					head, err = group.Export(ctx, w, screen.progress("commits exported"))
+					head, err = s.Export(ctx, of.group, w, screen.progress("commits exported"))
 					return err
 				})
 				screen.clear()
 				if err == nil {
-					fmt.Fprintf(g.err, "exported commits 1 to %d of group %s\n", head.Number, group.Name())
+					fmt.Fprintf(g.err, "exported commits 1 to %d of group %s\n", head.Number, of.group)
 				}
 				return err
 			})

@@ -31,6 +31,11 @@ type store interface {
 	Store(group string) (log.Store, error)
 	Refold(ctx context.Context, group string) (api.RefoldReport, error)
 	Transfer(ctx context.Context, group string, to identity.PeerID) error
+	Segments(ctx context.Context, group string) (api.Segments, error)
+	Pin(ctx context.Context, group string, commit uint64, off bool) ([]uint64, error)
+	Scrub(ctx context.Context, group string) (api.ScrubReport, error)
+	WriteSegment(ctx context.Context, group string, segment uint64, w io.Writer) error
+	Export(ctx context.Context, group string, w io.Writer, progress func(done, total uint64)) (log.Head, error)
 	Check(ctx context.Context, progress func(done, total uint64)) (api.CheckReport, error)
 	Close() error
 }

@@ -107,7 +107,8 @@ func (c *Cluster) Start(i int) error { return c.start(i, nil) }
 func (c *Cluster) Rejoin(i int) error {
 	return c.start(i, func(ctx context.Context, groups []identity.ID) (uint64, error) {
 		err := engine.ErrNoQuorum
-		for j, n := range c.nodes { // start holds mu
+		for j := range c.members {
+			n := c.Node(j)
 			if n == nil || !c.opts.Network.Reaches(c.Address(i), c.Address(j)) {
 				continue
 			}
@@ -121,9 +122,7 @@ func (c *Cluster) Rejoin(i int) error {
 }
 
 func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (uint64, error)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.nodes[i] != nil {
+	if c.Node(i) != nil {
 		return fmt.Errorf("mosaik: node %d is running", i+1)
 	}
 	var o engine.Options
@@ -142,6 +141,8 @@ func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (uint
 	if err != nil {
 		return fmt.Errorf("node %d: %w", i+1, err)
 	}
+	c.mu.Lock() // not before: the others are asked for what the node lacks
+	defer c.mu.Unlock()
 	c.nodes[i] = n
 	return nil
 }

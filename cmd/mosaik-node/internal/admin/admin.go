@@ -13,17 +13,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/network"
 )
 
 // readyTimeout bounds the question whether the node is ready. Probes have their
 // own, of a few seconds as a rule.
 const readyTimeout = 2 * time.Second
 
-// Handler answers for e. version is that of the program.
-func Handler(e *engine.Engine, version string) http.Handler {
+// Handler answers for e, and for the node's place in its network if it has one: nil is
+// a node alone. version is that of the program.
+func Handler(e *engine.Engine, endpoint *network.Endpoint, version string) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		&collector{engine: e, version: version},
+		&collector{engine: e, endpoint: endpoint, version: version},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -42,7 +42,7 @@ func TestAlone(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	e := open(t, engine.Options{Named: []string{"audit"}})
-	h := admin.Handler(e, "v1.2.3")
+	h := admin.Handler(e, nil, "v1.2.3")
 	if err := e.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestWithoutQuorum(t *testing.T) {
 	members := []identity.PeerID{{1}, {2}, {3}}
 	e := open(t, engine.Options{Peer: members[1], Members: members})
 	defer e.Close()
-	h := admin.Handler(e, "test")
+	h := admin.Handler(e, nil, "test")
 	if status, body := get(t, h, "/readyz"); status != 503 || !strings.HasPrefix(body, "group g0: ") || !strings.Contains(body, "no quorum") {
 		t.Errorf("ready: %d %s", status, body)
 	}

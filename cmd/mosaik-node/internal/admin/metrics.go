@@ -4,12 +4,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/network"
 )
 
 // collector gives an engine's metrics to Prometheus, as of the moment it asks.
 type collector struct {
-	engine  *engine.Engine
-	version string
+	engine   *engine.Engine
+	endpoint *network.Endpoint // nil: the node is alone
+	version  string
 }
 
 // groupMetric is one of the metrics that every group has.
@@ -107,5 +109,33 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, n := range nodeMetrics() {
 		send(n.name, n.help, n.kind, n.value(&m), nil)
+	}
+	if c.endpoint == nil {
+		return
+	}
+	n := c.endpoint.Metrics()
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+	send("network_connections", "Connections with other nodes.", gauge, float64(n.Conns), nil)
+	send("network_handshakes", "Connections that are being accepted.", gauge, float64(n.Handshakes), nil)
+	send("network_accepted_total", "Connections that others have made.", counter, float64(n.Accepted), nil)
+	send("network_dialled_total", "Connections that this node has made.", counter, float64(n.Dialled), nil)
+	send("network_dial_errors_total", "Addresses where nobody could be reached.", counter, float64(n.DialErrors), nil)
+	send("network_received_bytes_total", "Payload received from other nodes.", counter, float64(n.BytesIn), nil)
+	send("network_sent_bytes_total", "Payload sent to other nodes.", counter, float64(n.BytesOut), nil)
+	for _, by := range []struct {
+		name, help string
+		counts     map[network.Reason]uint64
+	}{
+		{"network_refused_total", "Connections that this node has refused, by reason.", n.Refused},
+		{"network_refused_by_others_total", "Connections that others have refused it, by reason.", n.RefusedBy},
+		{"network_ended_total", "Connections that were made and have ended, by reason.", n.Closed},
+	} {
+		for reason, count := range by.counts {
+			send(by.name, by.help, counter, float64(count), prometheus.Labels{"reason": string(reason)})
+		}
+	}
+	d := n.Raft
+	for reason, count := range map[string]uint64{"unproven_out": d.UnprovenOut, "unproven_in": d.UnprovenIn, "foreign": d.Foreign, "local": d.Local} {
+		send("network_raft_dropped_total", "Raft messages that were not passed on, by reason.", counter, float64(count), prometheus.Labels{"reason": reason})
 	}
 }

@@ -382,6 +382,28 @@ func TestAppendIsInteractive(t *testing.T) {
 	<-done
 }
 
+// A refusal comes at once, also to a client that would go on sending for ever.
+func TestAppendIsRefusedAtOnce(t *testing.T) {
+	n := start(t, engine.Options{}, api.Options{})
+	if _, err := (log.StreamDef[int]{Name: "numbers"}).Open(n.ctx, n.engine); err != nil {
+		t.Fatal(err)
+	}
+	payloads := func(ctx context.Context) iter.Seq2[[]byte, error] {
+		return func(yield func([]byte, error) bool) {
+			if yield([]byte("1"), nil) {
+				<-ctx.Done() // a client that waits for its answer
+			}
+		}
+	}
+	var got []error
+	for o := range n.client.Append(n.ctx, api.Ref{Name: "numbers"}, "", payloads) {
+		got = append(got, o.Err)
+	}
+	if len(got) != 1 || !errors.Is(got[0], log.ErrCodec) {
+		t.Errorf("outcomes %v, want one of ErrCodec", got)
+	}
+}
+
 // sse reads one event: its id and its data.
 func sse(t *testing.T, r *bufio.Reader) (event, id, data string) {
 	t.Helper()

@@ -53,7 +53,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document has a code %s", code)
 	}
 
-	frames := map[int]string{frameRun: "a run", frameCommit: "a commit", frameIdle: "a sign of life", frameFailure: "an error", frameEnd: "the end"}
+	frames := map[int]string{frameRun: "a run", frameCommit: "a commit", frameIdle: "a sign of life", frameFailure: "an error", frameEnd: "the end", frameBytes: "bytes"}
 	kinds := regexp.MustCompile(`(?m)^\| (\d) \| (.*) \|$`).FindAllStringSubmatch(text, -1)
 	if len(kinds) != len(frames) {
 		t.Errorf("%d kinds of frames are documented, there are %d", len(kinds), len(frames))

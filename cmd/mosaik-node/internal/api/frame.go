@@ -23,6 +23,7 @@ import (
 //	kind 3   nothing: a sign of life
 //	kind 4   failure: the JSON of an error; the last frame
 //	kind 5   the end, as asked for; the last frame
+//	kind 6   bytes of something larger, the next ones
 //
 // A stream without a last frame has been cut off.
 const (
@@ -43,6 +44,7 @@ const (
 	frameIdle    = 3
 	frameFailure = 4
 	frameEnd     = 5
+	frameBytes   = 6
 )
 
 // frameType is the media type of the framing.
@@ -135,7 +137,7 @@ func (f *frameReader) next() (kind byte, content []byte, err error) {
 			return 0, nil, cutOff(err)
 		}
 		switch header[0] {
-		case frameRun, frameCommit:
+		case frameRun, frameCommit, frameBytes:
 			return header[0], f.buf, nil
 		case frameIdle:
 		case frameFailure:

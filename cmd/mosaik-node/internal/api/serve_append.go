@@ -81,6 +81,10 @@ func (s *Server) serveAppend(w http.ResponseWriter, r *http.Request) error {
 		// The rest of the body is not wanted, and the connection is of no further use.
 		w.Header().Set("Connection", "close")
 		out.fail(first)
+		// A client that goes on sending must not wait for its own end: the answer goes out,
+		// and closing the body reads no more of it.
+		_ = rc.Flush()
+		body.stop()
 	default:
 		out.finish(nil)
 	}

@@ -37,6 +37,8 @@ type Options struct {
 	// SyncTimeout bounds how long a linearizable read waits for its quorum.
 	// Default 10 s.
 	SyncTimeout time.Duration
+	// Network describes the network that the node is one of. Nil: it is alone.
+	Network func() Network
 }
 
 // Server answers the HTTP API for one engine.
@@ -77,6 +79,12 @@ func routes() []route {
 		{"GET", "/api/v1/groups/{group}/commits/{number}/raw", (*Server).serveCommitBytes},
 		{"POST", "/api/v1/groups/{group}/transfer", (*Server).serveTransfer},
 		{"POST", "/api/v1/groups/{group}/refold", (*Server).serveRefold},
+		{"GET", "/api/v1/groups/{group}/segments", (*Server).serveSegments},
+		{"GET", "/api/v1/groups/{group}/segments/{number}", (*Server).serveSegmentBytes},
+		{"POST", "/api/v1/groups/{group}/pins", (*Server).servePin},
+		{"POST", "/api/v1/groups/{group}/scrub", (*Server).serveScrub},
+		{"GET", "/api/v1/groups/{group}/export", (*Server).serveExport},
+		{"GET", "/api/v1/network", (*Server).serveNetwork},
 		{"POST", "/api/v1/check", (*Server).serveCheck},
 	}
 }

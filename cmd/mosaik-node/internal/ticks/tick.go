@@ -8,12 +8,12 @@ import (
 // Tick is what one venue said about one pair at one moment. It is stored with
 // the names of the CSV columns.
 type Tick struct {
-	Time  int64   `cbor:"time_ns"` // Unix nanoseconds, not negative
-	Pair  string  `cbor:"pair"`
-	Venue string  `cbor:"venue"`
-	Bid   Decimal `cbor:"bid"`            // equal to Ask for trades and bar closes
-	Ask   Decimal `cbor:"ask"`            // not checked against Bid: crossed markets exist
-	Size  Decimal `cbor:"size,omitempty"` // empty where the venue gave none
+	Time  int64   `cbor:"time_ns" json:"time_ns"` // Unix nanoseconds, not negative
+	Pair  string  `cbor:"pair" json:"pair"`
+	Venue string  `cbor:"venue" json:"venue"`
+	Bid   Decimal `cbor:"bid" json:"bid"`                       // equal to Ask for trades and bar closes
+	Ask   Decimal `cbor:"ask" json:"ask"`                       // not checked against Bid: crossed markets exist
+	Size  Decimal `cbor:"size,omitempty" json:"size,omitempty"` // empty where the venue gave none
 }
 
 // AppendTo appends the tick as a line of CSV, with its newline.

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/network"
+)
+
+// onNetwork asks a running node about its network.
+func onNetwork(cmd *cobra.Command, address string, do func(api.Network) error) (err error) {
+	address = cmp.Or(address, os.Getenv("MOSAIK_NODE"))
+	if address == "" {
+		return usage(cmd, errors.New("--node URL is missing"))
+	}
+	c, err := api.NewClient(address)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	n, err := c.Network(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return do(n)
+}
+
+const nodeFlagHelp = "address of a running node, such as http://127.0.0.1:7070 (MOSAIK_NODE)"
+
+// newNetworkStatusCmd returns the verb that describes a node's place in its network.
+func newNetworkStatusCmd(g *globals) *cobra.Command {
+	var node string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show a node's place in its network, and who was refused why",
+		Long: `Asks a running node about the network it is one of: who it is, where it listens,
+with how many others it is connected, and how many connections were refused or ended,
+by reason. The reasons are those of docs/format/bond.md; what this node has refused and
+what others have refused it are told apart.`,
+		Example: `  mosaik-node network status --node http://127.0.0.1:7070`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return onNetwork(cmd, node, func(n api.Network) error {
+				if g.json {
+					return printLine(g.out, n)
+				}
+				return printNetwork(g, n)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&node, "node", "", nodeFlagHelp)
+	return cmd
+}
+
+func printNetwork(g *globals, n api.Network) error {
+	peers := make(map[identity.PeerID]bool)
+	for _, c := range n.Conns {
+		peers[c.Peer] = true
+	}
+	t := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "network\t%s\n", n.Name)
+	fmt.Fprintf(t, "peer\t%s\n", n.Peer)
+	fmt.Fprintf(t, "listen\t%s\n", n.Listen)
+	fmt.Fprintf(t, "connected\t%s, %s\n", plural(len(peers), "peer"), plural(len(n.Conns), "connection"))
+	fmt.Fprintf(t, "made\t%d accepted, %d dialled, %d addresses did not answer\n", n.Accepted, n.Dialled, n.Failed)
+	fmt.Fprintf(t, "carried\t%s in, %s out\n", kilobytes(n.BytesIn), kilobytes(n.BytesOut))
+	for _, counts := range []struct {
+		name string
+		of   map[network.Reason]uint64
+	}{{"refused", n.Refused}, {"refused by others", n.RefusedBy}, {"ended", n.Closed}} {
+		for _, reason := range slices.Sorted(maps.Keys(counts.of)) {
+			fmt.Fprintf(t, "%s\t%d %s\n", counts.name, counts.of[reason], reason)
+		}
+	}
+	return t.Flush()
+}
+
+// newPeerListCmd returns the verb that lists the nodes a node is connected with.
+func newPeerListCmd(g *globals) *cobra.Command {
+	var node string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the nodes that a node is connected with",
+		Long: `Asks a running node for its connections: one line for each, with the peer, what is
+spoken over it, where the peer is, and since when. With --json it prints one object a
+line.`,
+		Example: `  mosaik-node peer list --node http://127.0.0.1:7070`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return onNetwork(cmd, node, func(n api.Network) error { return printPeers(g, n.Conns) })
+		},
+	}
+	cmd.Flags().StringVar(&node, "node", "", nodeFlagHelp)
+	return cmd
+}
+
+func printPeers(g *globals, conns []api.Conn) error {
+	slices.SortFunc(conns, func(a, b api.Conn) int {
+		return cmp.Or(a.Peer.Compare(b.Peer), strings.Compare(a.Protocol, b.Protocol), a.Since.Compare(b.Since))
+	})
+	t := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PEER\tPROTOCOL\tADDRESS\tMADE BY\tGROUPS\tSINCE")
+	for _, c := range conns {
+		if g.json {
+			if err := printLine(g.out, c); err != nil {
+				return err
+			}
+			continue
+		}
+		by := "the peer"
+		if c.Dialled {
+			by = "this node"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Peer, c.Protocol, c.Address, by, len(c.Groups), c.Since.Format(time.RFC3339))
+	}
+	if g.json {
+		return nil
+	}
+	return t.Flush()
+}

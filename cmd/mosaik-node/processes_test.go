@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/replay"
+)
+
+// processes is a cluster of processes of this machine.
+type processes struct {
+	t       *testing.T
+	program string
+	dirs    []string
+	args    [][]string // of serve, per node
+	nodes   []*node    // nil: not running
+}
+
+func newProcesses(t *testing.T, n int) *processes {
+	program, err := exec.LookPath("mosaik-node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &processes{t: t, program: program, nodes: make([]*node, n)}
+	root := t.TempDir()
+	var members, ports []string
+	for i := range n {
+		dir := filepath.Join(root, fmt.Sprint("node", i+1))
+		out := p.run("init", "--dir", dir, "--network", "test", "--secret", "--json")
+		var made initInfo
+		if err := json.Unmarshal([]byte(out), &made); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.dirs, ports = append(p.dirs, dir), append(ports, l.Addr().String())
+		members = append(members, made.Peer.String()+"@"+l.Addr().String())
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		p.args = append(p.args, []string{
+			"--network", "test", "--members", strings.Join(members, ","), "--peer-listen", ports[i],
+			"--key", filepath.Join(p.dirs[i], keyFile), "--secret-file", filepath.Join(p.dirs[0], secretFile),
+		})
+	}
+	t.Cleanup(func() {
+		for _, n := range p.nodes {
+			if n != nil {
+				n.kill()
+			}
+		}
+	})
+	return p
+}
+
+// run runs a verb in this process, which must succeed, and returns what it prints.
+func (p *processes) run(args ...string) string {
+	p.t.Helper()
+	var out, errOut bytes.Buffer
+	if code := run(p.t.Context(), args, nil, &out, &errOut); code != exitOK {
+		p.t.Fatalf("%v: exit code %d\n%s%s", args, code, &out, &errOut)
+	}
+	return out.String()
+}
+
+func (p *processes) start(i int) {
+	p.t.Helper()
+	n, err := startNode(p.program, p.dirs[i], p.args[i]...)
+	if err != nil {
+		p.t.Fatalf("node %d: %v", i+1, err)
+	}
+	p.nodes[i] = n
+}
+
+func (p *processes) client(i int) *api.Client {
+	p.t.Helper()
+	c, err := api.NewClient(p.nodes[i].api)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// leads returns which node leads the group, as node i sees it.
+func (p *processes) leads(ctx context.Context, i int) int {
+	p.t.Helper()
+	for {
+		groups, err := p.client(i).Groups(ctx)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for n, m := range groups[0].Members {
+			if l := groups[0].Leader; l != nil && m == *l {
+				return n
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			p.t.Fatal("there is no leader")
+		}
+	}
+}
+
+// tellNetwork looks at what the first node tells of its network.
+func (p *processes) tellNetwork() {
+	p.t.Helper()
+	var n api.Network
+	if err := json.Unmarshal([]byte(p.run("network", "status", "--node", p.nodes[0].api, "--json")), &n); err != nil {
+		p.t.Fatal(err)
+	}
+	peers := make(map[identity.PeerID]bool)
+	for _, c := range n.Conns {
+		peers[c.Peer] = true
+	}
+	if n.Name != "test" || len(peers) == 0 || n.BytesOut == 0 { // followers need not talk to each other
+		p.t.Errorf("%+v", n)
+	}
+	if text := p.run("network", "status", "--node", p.nodes[0].api); !strings.Contains(text, "connected  ") {
+		p.t.Error(text)
+	}
+	for peer := range peers {
+		if text := p.run("peer", "list", "--node", p.nodes[0].api); !strings.Contains(text, peer.String()) || !strings.Contains(text, "mosaik/raft/1") {
+			p.t.Error(text)
+		}
+	}
+	resp, err := http.Get(p.nodes[0].admin + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Contains(text, []byte("\nmosaik_network_connections ")) {
+		p.t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestProcesses: three processes with keys of their own found a group. It goes on
+// when the leader is killed, takes it back, rebuilds it when its disk is gone, and all
+// agree on everything that was acknowledged.
+func TestProcesses(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	p := newProcesses(t, 3)
+	for i := range 3 {
+		p.start(i)
+	}
+	acknowledged := 0
+	var last log.Pointer
+	write := func(i int) {
+		t.Helper()
+		store, err := p.client(i).Store("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			var batch [][]byte
+			for range 50 {
+				batch = append(batch, fmt.Appendf(nil, "record %d", acknowledged+len(batch)))
+			}
+			if last, err = store.Append(ctx, identity.NewID("notes"), batch...); err != nil {
+				t.Fatal(err)
+			}
+			acknowledged += len(batch)
+		}
+	}
+	write(0)
+	p.tellNetwork()
+	for _, lose := range []bool{false, true} {
+		victim := p.leads(ctx, 0)
+		other := (victim + 1) % 3
+		p.nodes[victim].kill()
+		p.nodes[victim] = nil
+		write(other)
+		if lose {
+			if err := os.Rename(filepath.Join(p.dirs[victim], keyFile), filepath.Join(p.dirs[other], "key of the other")); err != nil {
+				t.Fatal(err)
+			}
+			secret, err := os.ReadFile(filepath.Join(p.dirs[0], secretFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(p.dirs[victim]); err != nil {
+				t.Fatal(err)
+			}
+			for j, arg := range p.args[victim] {
+				if arg == "--key" {
+					p.args[victim][j+1] = filepath.Join(p.dirs[other], "key of the other")
+				}
+			}
+			if victim == 0 { // it kept the secret for all
+				if err := os.MkdirAll(p.dirs[0], 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(p.dirs[0], secretFile), secret, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rebuild := append([]string{"node", "rebuild", "--dir", p.dirs[victim], "--json"}, p.args[victim]...)
+			var info rebuiltInfo
+			if err := json.Unmarshal([]byte(p.run(rebuild...)), &info); err != nil || info.Commit < last.Commit {
+				t.Fatalf("%+v, %v", info, err)
+			}
+			var out, errOut bytes.Buffer
+			if code := run(ctx, rebuild, nil, &out, &errOut); code != exitFailed || !strings.Contains(errOut.String(), "has a store") {
+				t.Errorf("rebuilt twice: exit code %d, %s", code, &errOut)
+			}
+		}
+		p.start(victim)
+		write(victim)
+	}
+	digests := make(map[string]bool)
+	for i := range 3 {
+		c := p.client(i)
+		store, err := c.Store("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.WaitFor(ctx, last); err != nil {
+			t.Fatal(err)
+		}
+		source, err := c.Source(ctx, "g0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := replay.Audit(ctx, source, replay.AuditOptions{To: last.Commit})
+		if err != nil {
+			t.Fatalf("node %d: %v", i+1, err)
+		}
+		digests[r.Digest.String()] = true
+		n := 0
+		for run, err := range store.Scan(ctx, log.Query{Key: identity.NewID("notes")}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for seq, payload := range run.Records() {
+				if want := fmt.Sprintf("record %d", n); string(payload) != want || seq != uint64(n+1) {
+					t.Fatalf("node %d: record %d is %q, want %q", i+1, seq, payload, want)
+				}
+				n++
+			}
+		}
+		if n != acknowledged {
+			t.Errorf("node %d has %d records of %d", i+1, n, acknowledged)
+		}
+	}
+	if len(digests) != 1 {
+		t.Errorf("they have %v", digests)
+	}
+	for i, n := range p.nodes {
+		p.nodes[i] = nil
+		if err := n.stop(); err != nil {
+			t.Errorf("node %d: %v\n%s", i+1, err, n.log())
+		}
+	}
+}

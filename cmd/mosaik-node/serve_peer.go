@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mosaik-engine/mosaik"
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/conf"
+	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/network"
+)
+
+// The part of the settings that makes a node one of a network. A node without
+// "network" is alone.
+
+// memberAddress is one of the members, and where it listens if that is known.
+type memberAddress struct {
+	peer    identity.PeerID
+	address string
+}
+
+// parseMembers reads PEER or PEER@HOST:PORT, one for each member.
+func parseMembers(list []string) ([]memberAddress, error) {
+	var members []memberAddress
+	for i, text := range list {
+		id, address, named := strings.Cut(text, "@")
+		peer, err := identity.ParsePeerID(id)
+		if err != nil {
+			return nil, fmt.Errorf("number %d: %q is not PEER@HOST:PORT, with the 64 hex digits that init prints: %w", i+1, text, err)
+		}
+		if named {
+			if _, _, err := net.SplitHostPort(address); err != nil {
+				return nil, fmt.Errorf("number %d: %q is not HOST:PORT", i+1, address)
+			}
+		}
+		if slices.ContainsFunc(members, func(m memberAddress) bool { return m.peer == peer }) {
+			return nil, fmt.Errorf("number %d: %s is listed twice", i+1, peer.Short())
+		}
+		members = append(members, memberAddress{peer, address})
+	}
+	return members, nil
+}
+
+// checkPeer says what is wrong with the settings of a network.
+func (s *settings) checkPeer(bad func(name string, err error) error) error {
+	if s.network == "" {
+		switch {
+		case len(s.members) > 0:
+			return bad("members", errors.New("they are those of a network; it has to be named with network"))
+		case s.secretFile != "":
+			return bad("secret-file", errors.New("it is shared by the members of a network; it has to be named with network"))
+		}
+		return nil
+	}
+	if err := identity.ValidateName(s.network); err != nil {
+		return bad("network", err)
+	}
+	if _, _, err := net.SplitHostPort(s.peerListen); err != nil {
+		return bad("peer-listen", fmt.Errorf("%q is not HOST:PORT", s.peerListen))
+	}
+	if _, err := parseMembers(s.members); err != nil {
+		return bad("members", err)
+	}
+	return nil
+}
+
+// keyPath returns where the node's key is.
+func (s *settings) keyPath() string {
+	if s.key != "" {
+		return s.key
+	}
+	return filepath.Join(s.dir, keyFile)
+}
+
+// keyFile is the name of the key in a node's directory.
+const keyFile = "node.key"
+
+// peerOptions returns what a node of a network is opened with.
+func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error) {
+	key, err := identity.LoadKey(s.keyPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: key: there is no file %s; a key is made by: mosaik-node init --dir %s", conf.ErrConfig, s.keyPath(), s.dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	members, err := parseMembers(s.members)
+	if err != nil {
+		return nil, err
+	}
+	o := &mosaik.PeerOptions{Store: *s.options(logger), Key: key, Network: s.network, Listen: s.peerListen}
+	at := make(map[identity.PeerID][]string)
+	for _, m := range members {
+		o.Store.Members = append(o.Store.Members, m.peer)
+		if m.address != "" {
+			at[m.peer] = []string{m.address}
+		}
+	}
+	if len(members) > 0 && !slices.Contains(o.Store.Members, key.PeerID()) {
+		return nil, fmt.Errorf("%w: members: the key in %s is of peer %s, which is not among them", conf.ErrConfig, s.keyPath(), key.PeerID())
+	}
+	o.Addresses = func(p identity.PeerID) []string { return at[p] }
+	if s.secretFile != "" {
+		if o.Store.Secret, err = readSecret(s.secretFile); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+// minSecret is how long a secret is at least, in bytes.
+const minSecret = 32
+
+// readSecret derives the members' secret from a file, whose content is the same on
+// all of them.
+func readSecret(path string) (identity.ID, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return identity.ID{}, fmt.Errorf("%w: secret-file: %w", conf.ErrConfig, err)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return identity.ID{}, fmt.Errorf("%w: secret-file: %s has mode %04o, so others than its owner can read it; set it to 0600", conf.ErrConfig, path, perm)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return identity.ID{}, fmt.Errorf("%w: secret-file: %w", conf.ErrConfig, err)
+	}
+	content = []byte(strings.TrimRight(string(content), "\r\n"))
+	if len(content) < minSecret {
+		return identity.ID{}, fmt.Errorf("%w: secret-file: %s has %d bytes, %d or more are wanted", conf.ErrConfig, path, len(content), minSecret)
+	}
+	return identity.FromParts([]byte("mosaik.secret.v1"), content), nil
+}
+
+// opened is the store that serve runs on: alone, or as one of a network.
+type opened struct {
+	*mosaik.Node
+	peer *mosaik.Peer // nil: alone
+}
+
+// open opens the store.
+func (s *settings) open(logger *slog.Logger) (*opened, error) {
+	if s.network == "" {
+		n, err := mosaik.Open(s.dir, s.options(logger))
+		if err != nil {
+			return nil, err
+		}
+		return &opened{Node: n}, nil
+	}
+	o, err := s.peerOptions(logger)
+	if err != nil {
+		return nil, err
+	}
+	p, err := mosaik.OpenPeer(s.dir, o)
+	if err != nil {
+		return nil, err
+	}
+	logger.Info("one of a network", "network", s.network, "peer", p.Peer().String(), "listen", p.Endpoint.Addr().String(), "members", members(p.Node))
+	return &opened{p.Node, p}, nil
+}
+
+// Close closes the store, and leaves the network.
+func (o *opened) Close() error {
+	if o.peer != nil {
+		return o.peer.Close()
+	}
+	return o.Node.Close()
+}
+
+// endpoint returns the node's place in its network; nil: it is alone.
+func (o *opened) endpoint() *network.Endpoint {
+	if o.peer == nil {
+		return nil
+	}
+	return o.peer.Endpoint
+}
+
+// network returns what describes the node's network to clients; nil: it is alone.
+func (o *opened) network(name string) func() api.Network {
+	if o.peer == nil {
+		return nil
+	}
+	return func() api.Network { return api.NetworkOf(name, o.peer.Endpoint) }
+}
+
+// settle waits until the node may be read from: it shows all that it has acknowledged,
+// as far as its own Raft log tells (settle). One of a network need not wait for the
+// others: what they have acknowledged without it comes with them.
+func (o *opened) settle(ctx context.Context) error { return settle(ctx, o.Node) }
