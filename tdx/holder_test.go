@@ -45,7 +45,7 @@ func TestHolderRenews(t *testing.T) {
 			if len(installed) != want {
 				t.Fatalf("%d tickets were made, want %d", len(installed), want)
 			}
-			if _, err := v.Validate(t.Context(), installed[want-1], r.subject); err != nil {
+			if _, err := v.Admit(t.Context(), installed[want-1], r.subject, time.Now()); err != nil {
 				t.Error(err)
 			}
 		}

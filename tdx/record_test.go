@@ -24,17 +24,17 @@ func admission(t testing.TB) (*tdx.Admit, tdx.Policy, tdx.Membership) {
 	}
 	td := sample()
 	policy := tdx.Policy{Root: r.authority.Root(), Baseline: tdx.Exactly(td.Measurements), WorstTCB: tdx.SWHardeningNeeded}
-	v := r.validator(t, policy).V2()
-	got, err := v.Validate(t.Context(), r.ticket(t, td, true, nil), r.subject)
+	v := r.validator(t, policy).V2(r.group)
+	got, err := v.Admit(t.Context(), r.ticket(t, td, true, nil), r.subject, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := tdx.NewAdmit(got, r.subject.Group, &policy)
+	a := tdx.NewAdmit(got, r.group, &policy)
 	a.EntryVersion, a.Epoch, a.PolicyVersion = [2]uint64{5, 6}, 7, 8
 	if err := a.Sign(identity.KeyFromSeed([32]byte{1})); err != nil {
 		t.Fatal(err)
 	}
-	return a, policy, tdx.Membership{Group: r.subject.Group, Epoch: 7, PolicyVersion: 8, Time: time.Now()}
+	return a, policy, tdx.Membership{Group: r.group, Epoch: 7, PolicyVersion: 8, Time: time.Now()}
 }
 
 func TestRecordRoundTrip(t *testing.T) {
