@@ -95,7 +95,7 @@ func (c *Checker) atHand(_ context.Context, fmspc string) (*Collateral, error) {
 }
 
 // verify bounds how many are verified at once. missing gets collateral that the cache
-// does not have.
+// does not have; no worker waits for it.
 func (c *Checker) verify(ctx context.Context, raw []byte, now time.Time, missing source) (*Evidence, error) {
 	select {
 	case c.admitted <- struct{}{}:
@@ -103,40 +103,58 @@ func (c *Checker) verify(ctx context.Context, raw []byte, now time.Time, missing
 	default:
 		return nil, ErrBusy
 	}
+	var fmspc string
+	var collateral *Collateral
+	err := c.work(ctx, func() (err error) {
+		fmspc, collateral, err = c.collateral(raw, now)
+		return err
+	})
+	if err == nil && collateral == nil {
+		collateral, err = missing(ctx, fmspc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var evidence *Evidence
+	err = c.work(ctx, func() (err error) {
+		evidence, err = Verify(raw, c.cache.Root(), collateral, At(now))
+		return err
+	})
+	return evidence, err
+}
+
+// work runs do as one of the workers.
+func (c *Checker) work(ctx context.Context, do func() error) error {
 	select {
 	case c.running <- struct{}{}:
 		defer func() { <-c.running }()
+		return do()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	collateral, err := c.collateral(ctx, raw, now, missing)
-	if err != nil {
-		return nil, err
-	}
-	return Verify(raw, c.cache.Root(), collateral, At(now))
 }
 
-// collateral finds the collateral for a quote. The kind of platform stands in a
-// certificate that anybody may have written: before something is fetched for it, the
-// quote's signatures are checked, so that strangers cannot have us ask for every
-// number there is.
-func (c *Checker) collateral(ctx context.Context, raw []byte, now time.Time, missing source) (*Collateral, error) {
+// collateral finds the kind of platform of a quote, and the collateral at hand for it,
+// which may be nil. The kind stands in a certificate that anybody may have written:
+// before something is fetched for it, the quote's signatures are checked, so that
+// strangers cannot have us ask for every number there is.
+func (c *Checker) collateral(raw []byte, now time.Time) (string, *Collateral, error) {
 	parts, err := split(raw)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	pck, err := readPCK(parts.chain, nil)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	fmspc := pck.extensions.FMSPC
 	if have := c.cache.Cached(fmspc, now); have != nil {
-		return have, nil
+		return fmspc, have, nil
 	}
 	if err := verifySignatures(raw, c.cache.Root(), nil, At(now)); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrForged, err)
+		return "", nil, fmt.Errorf("%w: %w", ErrForged, err)
 	}
-	return missing(ctx, fmspc)
+	return fmspc, nil, nil
 }
 
 // known returns the verdict on a ticket if it still stands.
