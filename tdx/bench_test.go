@@ -36,12 +36,12 @@ func BenchmarkValidateKnown(b *testing.B) {
 	r := newRig(b, tdx.CheckerOptions{})
 	td := sample()
 	v := r.validator(b, tdx.Policy{Baseline: tdx.Exactly(td.Measurements), MaxLifetime: 24 * time.Hour})
-	for _, v := range []*tdx.Validator{v, v.V2()} {
+	for _, v := range []*tdx.Validator{v, v.V2(r.group)} {
 		data := r.ticket(b, td, v.Class() == tdx.TicketClassV2(), nil)
 		b.Run(map[bool]string{false: "v1", true: "v2"}[v.Class() == tdx.TicketClassV2()], func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := v.Validate(b.Context(), data, r.subject); err != nil {
+				if _, err := v.Admit(b.Context(), data, r.subject, time.Now()); err != nil {
 					b.Fatal(err)
 				}
 			}

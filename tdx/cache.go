@@ -123,12 +123,12 @@ func (c *Cache) Close() error {
 // Root is the root that the cache's collateral is signed under.
 func (c *Cache) Root() Root { return c.opts.Root }
 
-// Cached returns the collateral that is at hand for a kind of platform and valid now,
-// or nil.
-func (c *Cache) Cached(fmspc string) *Collateral {
+// Cached returns the collateral that is at hand for a kind of platform and has not
+// expired at a time, or nil.
+func (c *Cache) Cached(fmspc string, now time.Time) *Collateral {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.mu.entries[fmspc]; e != nil && !time.Now().After(e.collateral.summary.NextUpdate) {
+	if e := c.mu.entries[fmspc]; e != nil && !now.After(e.collateral.summary.NextUpdate) {
 		return e.collateral
 	}
 	return nil
@@ -142,7 +142,7 @@ func (c *Cache) Collateral(ctx context.Context, fmspc string) (*Collateral, erro
 	if c.ctx.Err() != nil {
 		return nil, ErrCacheClosed
 	}
-	if have := c.Cached(fmspc); have != nil {
+	if have := c.Cached(fmspc, time.Now()); have != nil {
 		return have, nil
 	}
 	if c.opts.Fetch == nil {
@@ -154,6 +154,14 @@ func (c *Cache) Collateral(ctx context.Context, fmspc string) (*Collateral, erro
 		return f.collateral, f.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// Prefetch starts to fetch collateral for a kind of platform if none is at hand and none
+// is on its way, and does not wait for it.
+func (c *Cache) Prefetch(fmspc string) {
+	if c.opts.Fetch != nil && c.Cached(fmspc, time.Now()) == nil {
+		c.join(fmspc)
 	}
 }
 

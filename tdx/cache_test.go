@@ -126,22 +126,22 @@ func TestCacheRefreshes(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(23 * time.Hour)
-		if again := cache.Cached(fmspc); again != first {
+		if again := cache.Cached(fmspc, time.Now()); again != first {
 			t.Error("refreshed before it was due")
 		}
 		s.say(simulated.Statement{EvaluationNumber: 18}, nil)
 		time.Sleep(2 * time.Hour)
-		second := cache.Cached(fmspc)
+		second := cache.Cached(fmspc, time.Now())
 		if second == first || second.Summary().EvaluationNumber != 18 {
 			t.Error("not refreshed when due")
 		}
 		s.say(fine(), errors.New("no network"))
 		time.Sleep(time.Until(second.Summary().NextUpdate))
-		if cache.Cached(fmspc) != second {
+		if cache.Cached(fmspc, time.Now()) != second {
 			t.Error("given up before it expired")
 		}
 		time.Sleep(time.Second)
-		if cache.Cached(fmspc) != nil {
+		if cache.Cached(fmspc, time.Now()) != nil {
 			t.Error("in use after it expired")
 		}
 		if _, err := cache.Collateral(t.Context(), fmspc); !errors.Is(err, tdx.ErrCollateral) {
@@ -194,7 +194,7 @@ func TestCacheNeverGoesBack(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 			}
-			if c := cache.Cached(fmspc); c == nil || c.Summary() != collateral(t, s.authority, current).Summary() {
+			if c := cache.Cached(fmspc, time.Now()); c == nil || c.Summary() != collateral(t, s.authority, current).Summary() {
 				t.Errorf("the cache holds %+v", c)
 			}
 		}
@@ -247,10 +247,10 @@ func TestStrangersCauseNoFetch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := checker.Verify(t.Context(), quote(t, stranger, sample(), [64]byte{})); !errors.Is(err, tdx.ErrForged) || s.count() != 0 {
+		if _, err := checker.Verify(t.Context(), quote(t, stranger, sample(), [64]byte{}), time.Now()); !errors.Is(err, tdx.ErrForged) || s.count() != 0 {
 			t.Errorf("%v after %d fetches", err, s.count())
 		}
-		if _, err := checker.Verify(t.Context(), quote(t, s.authority, sample(), [64]byte{})); err != nil || s.count() != 4 {
+		if _, err := checker.Verify(t.Context(), quote(t, s.authority, sample(), [64]byte{}), time.Now()); err != nil || s.count() != 4 {
 			t.Errorf("%v after %d fetches", err, s.count())
 		}
 	})

@@ -50,6 +50,9 @@ type ticketKey struct {
 	sha256 [32]byte
 }
 
+// source gets the collateral of a kind of platform.
+type source func(ctx context.Context, fmspc string) (*Collateral, error)
+
 // verdict is a ticket that was verified. It is immutable.
 type verdict struct {
 	ticket   *Ticket
@@ -78,49 +81,80 @@ func NewChecker(cache *Cache, opts CheckerOptions) *Checker {
 // Root is the root that quotes are verified under.
 func (c *Checker) Root() Root { return c.cache.Root() }
 
-// Verify is the package's Verify with current collateral, at the current time. The
-// error may also wrap [ErrBusy] or ctx's.
-func (c *Checker) Verify(ctx context.Context, raw []byte) (*Evidence, error) {
+// Verify is the package's Verify with current collateral, which it fetches if need be.
+// The error may also wrap [ErrBusy] or ctx's.
+func (c *Checker) Verify(ctx context.Context, raw []byte, now time.Time) (*Evidence, error) {
+	return c.verify(ctx, raw, now, c.cache.Collateral)
+}
+
+// atHand is Cache.Collateral for who cannot wait: what is missing is fetched for the
+// next time.
+func (c *Checker) atHand(_ context.Context, fmspc string) (*Collateral, error) {
+	c.cache.Prefetch(fmspc)
+	return nil, fmt.Errorf("%w: none at hand for platform %s", ErrCollateral, fmspc)
+}
+
+// verify bounds how many are verified at once. missing gets collateral that the cache
+// does not have; no worker waits for it.
+func (c *Checker) verify(ctx context.Context, raw []byte, now time.Time, missing source) (*Evidence, error) {
 	select {
 	case c.admitted <- struct{}{}:
 		defer func() { <-c.admitted }()
 	default:
 		return nil, ErrBusy
 	}
+	var fmspc string
+	var collateral *Collateral
+	err := c.work(ctx, func() (err error) {
+		fmspc, collateral, err = c.collateral(raw, now)
+		return err
+	})
+	if err == nil && collateral == nil {
+		collateral, err = missing(ctx, fmspc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var evidence *Evidence
+	err = c.work(ctx, func() (err error) {
+		evidence, err = Verify(raw, c.cache.Root(), collateral, At(now))
+		return err
+	})
+	return evidence, err
+}
+
+// work runs do as one of the workers.
+func (c *Checker) work(ctx context.Context, do func() error) error {
 	select {
 	case c.running <- struct{}{}:
 		defer func() { <-c.running }()
+		return do()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	collateral, err := c.collateral(ctx, raw)
-	if err != nil {
-		return nil, err
-	}
-	return Verify(raw, c.cache.Root(), collateral, At(time.Now()))
 }
 
-// collateral finds the collateral for a quote. The kind of platform stands in a
-// certificate that anybody may have written: before something is fetched for it, the
-// quote's signatures are checked, so that strangers cannot have us ask for every
-// number there is.
-func (c *Checker) collateral(ctx context.Context, raw []byte) (*Collateral, error) {
+// collateral finds the kind of platform of a quote, and the collateral at hand for it,
+// which may be nil. The kind stands in a certificate that anybody may have written:
+// before something is fetched for it, the quote's signatures are checked, so that
+// strangers cannot have us ask for every number there is.
+func (c *Checker) collateral(raw []byte, now time.Time) (string, *Collateral, error) {
 	parts, err := split(raw)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	pck, err := readPCK(parts.chain, nil)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	fmspc := pck.extensions.FMSPC
-	if have := c.cache.Cached(fmspc); have != nil {
-		return have, nil
+	if have := c.cache.Cached(fmspc, now); have != nil {
+		return fmspc, have, nil
 	}
-	if err := verifySignatures(raw, c.cache.Root(), nil, At(time.Now())); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrForged, err)
+	if err := verifySignatures(raw, c.cache.Root(), nil, At(now)); err != nil {
+		return "", nil, fmt.Errorf("%w: %w", ErrForged, err)
 	}
-	return c.cache.Collateral(ctx, fmspc)
+	return fmspc, nil, nil
 }
 
 // known returns the verdict on a ticket if it still stands.
@@ -131,7 +165,7 @@ func (c *Checker) known(id ticketKey, now time.Time) *verdict {
 	if v == nil || now.After(v.evidence.NotAfter) {
 		return nil
 	}
-	current := c.cache.Cached(v.evidence.FMSPC)
+	current := c.cache.Cached(v.evidence.FMSPC, now)
 	if current == nil || current.digest != v.bound {
 		return nil // Intel has spoken since
 	}

@@ -25,7 +25,8 @@
 // docs/format/tdx.md draws both. A [Validator] validates them by a policy through a
 // [Checker], which bounds how many quotes are verified at once and remembers verdicts;
 // the checker takes collateral from a [Cache]. A [Holder] keeps a peer's own ticket
-// fresh.
+// fresh, with quotes of a [Guest]; package simulated has them without hardware. An
+// [Admit] record is the verdict that a group commits.
 //
 // # Goroutines and locks
 //

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+
+	"github.com/google/go-configfs-tsm/configfs/configfsi"
 )
 
 // Pool is the root as go-tdx-guest takes it.
@@ -69,3 +71,6 @@ func SameButPEM(a, b []byte) bool {
 	}
 	return true
 }
+
+// NewGuest is a guest on another interface than Linux's.
+func NewGuest(client configfsi.Client) *Guest { return &Guest{client: client} }

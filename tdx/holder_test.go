@@ -2,6 +2,7 @@ package tdx_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,10 +14,19 @@ import (
 // flaky is a quoter that fails while it is told to.
 type flaky struct {
 	quoter
+	mu  sync.Mutex
 	err error
 }
 
+func (f *flaky) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
 func (f *flaky) Quote(data [64]byte) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -28,12 +38,15 @@ func TestHolderRenews(t *testing.T) {
 		r := newRig(t, tdx.CheckerOptions{})
 		v := r.validator(t, tdx.Policy{MaxLifetime: time.Hour, MaxAge: time.Hour})
 		quoter := &flaky{quoter: r.authority.Quoter(sample())}
+		var mu sync.Mutex
 		var installed [][]byte
 		h, err := tdx.OpenHolder(quoter, tdx.HolderOptions{Peer: r.subject.Peer, Network: r.subject.Network,
 			Install: func(class identity.ID, data []byte) {
 				if class != tdx.TicketClass() {
 					t.Errorf("class %s", class)
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				installed = append(installed, data)
 			}})
 		if err != nil {
@@ -42,10 +55,12 @@ func TestHolderRenews(t *testing.T) {
 		valid := func(want int) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if len(installed) != want {
 				t.Fatalf("%d tickets were made, want %d", len(installed), want)
 			}
-			if _, err := v.Validate(t.Context(), installed[want-1], r.subject); err != nil {
+			if _, err := v.Admit(t.Context(), installed[want-1], r.subject, time.Now()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -54,10 +69,10 @@ func TestHolderRenews(t *testing.T) {
 		valid(1)
 		time.Sleep(time.Nanosecond)
 		valid(2)
-		quoter.err = errors.New("the host is gone")
+		quoter.fail(errors.New("the host is gone"))
 		time.Sleep(45 * time.Minute) // fails at 40, 42, 44
 		valid(2)
-		quoter.err = nil
+		quoter.fail(nil)
 		time.Sleep(time.Minute) // at 46
 		valid(3)
 		if err := h.Close(); err != nil {

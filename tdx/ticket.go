@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// MaxTicketSize is the largest ticket that is looked at, in bytes as it travels.
-	MaxTicketSize = 20 << 10
+	// MaxTicketSize is the largest ticket, in bytes as it travels: what fits a peer entry.
+	// A ticket with a real quote has about 2800 bytes in v1 and 5200 in v2.
+	MaxTicketSize = identity.MaxTicket
 
 	// MaxTicketContent is the largest content of a v1 ticket, decompressed, in bytes.
 	MaxTicketContent = 64 << 10
@@ -108,7 +109,7 @@ func (t *Ticket) Encode() ([]byte, error) {
 		if t.Expires.IsZero() {
 			return nil, fmt.Errorf("%w: v2 without expiry", ErrTicket)
 		}
-		return append(t.head(), t.Quote...), nil
+		return fitting(append(t.head(), t.Quote...))
 	}
 	content, err := t.appendPostcard(nil)
 	if err != nil {
@@ -123,6 +124,13 @@ func (t *Ticket) Encode() ([]byte, error) {
 	data := w.EncodeAll(content, nil)
 	if err := w.Close(); err != nil {
 		return nil, fmt.Errorf("tdx: compress a ticket: %w", err)
+	}
+	return fitting(data)
+}
+
+func fitting(data []byte) ([]byte, error) {
+	if len(data) > MaxTicketSize {
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTicket, len(data), MaxTicketSize)
 	}
 	return data, nil
 }

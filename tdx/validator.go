@@ -3,6 +3,7 @@ package tdx
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,9 +16,8 @@ type Subject struct {
 	Peer    identity.PeerID // the TLS identity
 	Network identity.ID
 
-	// For v2 tickets: the group to be admitted to, the challenge that was put, which
-	// may be zero where none was, and the digest of the peer's further keys.
-	Group     identity.ID
+	// For v2 tickets: the challenge that was put, and the digest of the peer's further
+	// keys; each may be zero where none is asked for.
 	Challenge identity.ID
 	Keys      identity.ID
 }
@@ -27,7 +27,10 @@ type Validator struct {
 	policy  Policy
 	checker *Checker
 	v2      bool
+	group   identity.ID // of v2
 }
+
+var _ identity.Validator = (*Validator)(nil)
 
 // NewValidator returns a validator of v1 tickets, those of the Rust runtime. The error
 // wraps [ErrPolicy]; a policy for another root than the checker's is one.
@@ -41,9 +44,9 @@ func NewValidator(policy Policy, checker *Checker) (*Validator, error) {
 	return &Validator{policy: policy, checker: checker}, nil
 }
 
-// V2 returns a validator by the same policy of v2 tickets alone.
-func (v *Validator) V2() *Validator {
-	return &Validator{policy: v.policy, checker: v.checker, v2: true}
+// V2 returns a validator by the same policy of v2 tickets alone, for a group.
+func (v *Validator) V2(group identity.ID) *Validator {
+	return &Validator{policy: v.policy, checker: v.checker, v2: true, group: group}
 }
 
 // Class is the class of the tickets that v validates.
@@ -55,7 +58,8 @@ func (v *Validator) Class() identity.ID {
 }
 
 // Signature identifies the validator in a group's id: [Policy.Signature] for v1, and
-// for v2 the v2 class with the policy's id derived.
+// for v2 the v2 class with the policy's id derived. The group is not in it: the group's
+// id is made from it.
 func (v *Validator) Signature() identity.ID {
 	if v.v2 {
 		return TicketClassV2().DeriveID(v.policy.ID())
@@ -74,19 +78,67 @@ type Admission struct {
 	Expires  time.Time
 }
 
-// Validate tells whether a ticket admits a subject now. A ticket that it knows takes
+// Admit tells whether a ticket admits a subject at a time. A ticket that it knows takes
 // a few microseconds, a new one about 2 ms, and one from a kind of platform that it
 // has no collateral for the time to fetch it. The error is a [*Rejection] with all
 // reasons, or wraps [ErrTicket], [ErrQuote], [ErrBusy], or what [Verify] returns.
-func (v *Validator) Validate(ctx context.Context, data []byte, subject Subject) (*Admission, error) {
+func (v *Validator) Admit(ctx context.Context, data []byte, subject Subject, now time.Time) (*Admission, error) {
+	return v.admit(ctx, data, subject, now, v.checker.cache.Collateral)
+}
+
+// Validate implements identity.Validator: Admit for the peer of an entry, without I/O.
+// Where collateral is missing, the ticket is refused and the collateral is fetched in the
+// background, for the next time. The answer depends on the collateral at hand, so it is
+// for the edge and never for a state machine. The error is a *identity.TicketError; it
+// also matches what Admit's would.
+func (v *Validator) Validate(data []byte, e *identity.PeerEntry, now time.Time) (identity.Expiration, error) {
+	admission, err := v.admit(context.Background(), data, Subject{Peer: e.Peer, Network: e.Network}, now, v.checker.atHand)
+	if err != nil {
+		return identity.Expiration{}, &identity.TicketError{Reason: reasonOf(err), Class: v.Class(), Err: err}
+	}
+	return identity.ExpiresAt(admission.Expires), nil
+}
+
+// reasonOf puts an error of admit into a word of identity's: that of the first reason, for
+// a rejection with several.
+func reasonOf(err error) identity.Reason {
+	var rejected *Rejection
+	switch {
+	case errors.As(err, &rejected):
+		switch rejected.Reasons[0].Field {
+		case "peer", "keys":
+			return identity.ReasonSubject
+		case "network", "group":
+			return identity.ReasonAudience
+		case "max_age", "not_before", "challenge":
+			return identity.ReasonAge
+		case "max_lifetime":
+			return identity.ReasonLifetime
+		case "expires":
+			return identity.ReasonExpired
+		case "report_data":
+			return identity.ReasonSignature
+		case "root", "fmspc", "pck", "tcb_platform", "tcb_module", "tcb_qe", "tcb_evaluation":
+			return identity.ReasonUntrusted
+		}
+		return identity.ReasonMeasurements
+	case errors.Is(err, ErrTicket), errors.Is(err, ErrQuote):
+		return identity.ReasonMalformed
+	case errors.Is(err, ErrForged):
+		return identity.ReasonSignature
+	}
+	return identity.ReasonUntrusted
+}
+
+func (v *Validator) admit(ctx context.Context, data []byte, subject Subject, now time.Time, missing source) (*Admission, error) {
 	if len(data) > MaxTicketSize { // before hashing it
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTicket, len(data), MaxTicketSize)
 	}
-	now, id := time.Now(), ticketKey{v.v2, sha256.Sum256(data)}
+	id := ticketKey{v.v2, sha256.Sum256(data)}
 	found := v.checker.known(id, now)
 	if found == nil {
 		var err error
-		if found, err = v.verify(ctx, data, subject, now); err != nil {
+		if found, err = v.verify(ctx, data, subject, now, missing); err != nil {
 			return nil, err
 		}
 		v.checker.remember(id, found, now)
@@ -104,7 +156,7 @@ func (v *Validator) Validate(ctx context.Context, data []byte, subject Subject) 
 
 // verify decodes a ticket, holds what it only claims against the policy, and verifies
 // it if that is worth the time.
-func (v *Validator) verify(ctx context.Context, data []byte, subject Subject, now time.Time) (*verdict, error) {
+func (v *Validator) verify(ctx context.Context, data []byte, subject Subject, now time.Time, missing source) (*verdict, error) {
 	t, err := DecodeTicket(v.Class(), data)
 	if err != nil {
 		return nil, err
@@ -126,7 +178,7 @@ func (v *Validator) verify(ctx context.Context, data []byte, subject Subject, no
 	if len(reasons) > 0 {
 		return nil, &Rejection{Reasons: reasons}
 	}
-	evidence, err := v.checker.Verify(ctx, t.Quote)
+	evidence, err := v.checker.verify(ctx, t.Quote, now, missing)
 	if err != nil {
 		return nil, err
 	}
@@ -146,13 +198,13 @@ func (v *Validator) fits(t *Ticket, subject Subject, now time.Time) []Reason {
 		add("network", t.Network.Short(), subject.Network.Short())
 	}
 	if t.V2 {
-		if t.Group != subject.Group {
-			add("group", t.Group.Short(), subject.Group.Short())
+		if t.Group != v.group {
+			add("group", t.Group.Short(), v.group.Short())
 		}
 		if !subject.Challenge.IsZero() && t.Challenge != subject.Challenge {
 			add("challenge", t.Challenge.Short(), subject.Challenge.Short())
 		}
-		if t.Keys != subject.Keys {
+		if !subject.Keys.IsZero() && t.Keys != subject.Keys {
 			add("keys", t.Keys.Short(), subject.Keys.Short())
 		}
 	}

@@ -29,6 +29,7 @@ type rig struct {
 	cache     *tdx.Cache
 	checker   *tdx.Checker
 	subject   tdx.Subject
+	group     identity.ID
 }
 
 func newRig(t testing.TB, opts tdx.CheckerOptions) *rig {
@@ -46,8 +47,8 @@ func newRig(t testing.TB, opts tdx.CheckerOptions) *rig {
 		t.Fatal(err)
 	}
 	group := identity.NewID("a group")
-	return &rig{authority: a, cache: cache, checker: tdx.NewChecker(cache, opts), subject: tdx.Subject{
-		Peer: identity.PeerID(identity.NewID("a peer")), Network: identity.NewID("a network"), Group: group,
+	return &rig{authority: a, cache: cache, checker: tdx.NewChecker(cache, opts), group: group, subject: tdx.Subject{
+		Peer: identity.PeerID(identity.NewID("a peer")), Network: identity.NewID("a network"),
 		Challenge: tdx.Challenge(group, 3, [32]byte{1}), Keys: identity.NewID("keys"),
 	}}
 }
@@ -58,7 +59,7 @@ func (r *rig) ticket(t testing.TB, td simulated.TD, v2 bool, change func(*tdx.Ti
 	at := time.Now().Truncate(time.Second)
 	ticket := tdx.Ticket{Peer: r.subject.Peer, Network: r.subject.Network, StartedAt: at, QuotedAt: at, Expires: at.Add(time.Hour), V2: v2}
 	if v2 {
-		ticket.Group, ticket.Challenge, ticket.Keys = r.subject.Group, r.subject.Challenge, r.subject.Keys
+		ticket.Group, ticket.Challenge, ticket.Keys = r.group, r.subject.Challenge, r.subject.Keys
 	}
 	if change != nil {
 		change(&ticket)
@@ -84,8 +85,8 @@ func TestValidate(t *testing.T) {
 		r := newRig(t, tdx.CheckerOptions{})
 		td := sample()
 		v := r.validator(t, tdx.Policy{Baseline: tdx.Exactly(td.Measurements), MaxAge: time.Minute, MaxLifetime: time.Hour})
-		for _, validator := range []*tdx.Validator{v, v.V2()} {
-			got, err := validator.Validate(t.Context(), r.ticket(t, td, validator != v, nil), r.subject)
+		for _, validator := range []*tdx.Validator{v, v.V2(r.group)} {
+			got, err := validator.Admit(t.Context(), r.ticket(t, td, validator != v, nil), r.subject, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,11 +96,11 @@ func TestValidate(t *testing.T) {
 		}
 		open := r.validator(t, tdx.Policy{})
 		never := r.ticket(t, td, false, func(t *tdx.Ticket) { t.Expires = time.Time{} })
-		got, err := open.Validate(t.Context(), never, r.subject)
+		got, err := open.Admit(t.Context(), never, r.subject, time.Now())
 		if err != nil || !got.Expires.Equal(time.Now().Add(30*24*time.Hour)) {
 			t.Errorf("a ticket for ever lasts as long as the collateral: got %+v, %v", got, err)
 		}
-		if open.Class() != tdx.TicketClass() || v.V2().Class() != tdx.TicketClassV2() || v.Signature() == v.V2().Signature() {
+		if open.Class() != tdx.TicketClass() || v.V2(r.group).Class() != tdx.TicketClassV2() || v.Signature() == v.V2(r.group).Signature() {
 			t.Error("the classes of validators are mixed up")
 		}
 		if _, err := tdx.NewValidator(tdx.Policy{Root: tdx.IntelRoot()}, r.checker); !errors.Is(err, tdx.ErrPolicy) {
@@ -147,9 +148,9 @@ func TestValidateRefuses(t *testing.T) {
 		} {
 			validator := v
 			if test.v2 {
-				validator = v.V2()
+				validator = v.V2(r.group)
 			}
-			_, err := validator.Validate(t.Context(), r.ticket(t, test.td, test.v2, test.change), r.subject)
+			_, err := validator.Admit(t.Context(), r.ticket(t, test.td, test.v2, test.change), r.subject, time.Now())
 			var rejected *tdx.Rejection
 			if !errors.As(err, &rejected) || !errors.Is(err, tdx.ErrRejected) || len(rejected.Reasons) != 1 || rejected.Reasons[0].Field != test.field {
 				t.Errorf("%s: %v", test.field, err)
@@ -158,7 +159,7 @@ func TestValidateRefuses(t *testing.T) {
 
 		old := r.validator(t, tdx.Policy{NotBefore: time.Now().Add(time.Second)})
 		var rejected *tdx.Rejection
-		if _, err := old.Validate(t.Context(), r.ticket(t, td, false, nil), r.subject); !errors.As(err, &rejected) || rejected.Reasons[0].Field != "not_before" {
+		if _, err := old.Admit(t.Context(), r.ticket(t, td, false, nil), r.subject, time.Now()); !errors.As(err, &rejected) || rejected.Reasons[0].Field != "not_before" {
 			t.Errorf("not before: %v", err)
 		}
 
@@ -172,17 +173,17 @@ func TestValidateRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := v.Validate(t.Context(), data, r.subject); !errors.As(err, &rejected) || rejected.Reasons[0].Field != "report_data" {
+		if _, err := v.Admit(t.Context(), data, r.subject, time.Now()); !errors.As(err, &rejected) || rejected.Reasons[0].Field != "report_data" {
 			t.Errorf("changed after the quote: %v", err)
 		}
 
 		// A class for the other's validator.
-		if _, err := v.Validate(t.Context(), r.ticket(t, td, true, nil), r.subject); !errors.Is(err, tdx.ErrTicket) {
+		if _, err := v.Admit(t.Context(), r.ticket(t, td, true, nil), r.subject, time.Now()); !errors.Is(err, tdx.ErrTicket) {
 			t.Errorf("a v2 ticket as v1: %v", err)
 		}
 		debug := td
 		debug.TDAttributes = 1
-		if _, err := v.Validate(t.Context(), r.ticket(t, debug, false, nil), r.subject); !errors.Is(err, tdx.ErrDebug) {
+		if _, err := v.Admit(t.Context(), r.ticket(t, debug, false, nil), r.subject, time.Now()); !errors.Is(err, tdx.ErrDebug) {
 			t.Errorf("debug: %v", err)
 		}
 	})
@@ -204,7 +205,7 @@ func TestVerdictsFollowTheCollateral(t *testing.T) {
 			r := newRig(t, tdx.CheckerOptions{})
 			v, data := r.validator(t, tdx.Policy{}), r.ticket(t, sample(), false, func(t *tdx.Ticket) { t.Expires = t.Expires.AddDate(1, 0, 0) })
 			for range 2 {
-				if _, err := v.Validate(t.Context(), data, r.subject); err != nil {
+				if _, err := v.Admit(t.Context(), data, r.subject, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -213,11 +214,11 @@ func TestVerdictsFollowTheCollateral(t *testing.T) {
 			if err := r.cache.Import(collateral(t, r.authority, test.says)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := v.Validate(t.Context(), data, r.subject); !errors.Is(err, test.want) {
+			if _, err := v.Admit(t.Context(), data, r.subject, time.Now()); !errors.Is(err, test.want) {
 				t.Errorf("%s: %v, want %v", name, err, test.want)
 			}
 			time.Sleep(31 * 24 * time.Hour)
-			if _, err := v.Validate(t.Context(), data, r.subject); !errors.Is(err, tdx.ErrCollateral) {
+			if _, err := v.Admit(t.Context(), data, r.subject, time.Now()); !errors.Is(err, tdx.ErrCollateral) {
 				t.Errorf("%s, after the collateral: %v", name, err)
 			}
 		})
@@ -230,22 +231,22 @@ func TestFloodIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, tdx.CheckerOptions{Workers: 1, Waiting: 1, Verdicts: 2})
 		v, known := r.validator(t, tdx.Policy{}), r.ticket(t, sample(), false, nil)
-		if _, err := v.Validate(t.Context(), known, r.subject); err != nil {
+		if _, err := v.Admit(t.Context(), known, r.subject, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		release := r.checker.Occupy(1)
 		fresh := r.ticket(t, sample(), false, func(t *tdx.Ticket) { t.Expires = t.Expires.Add(time.Second) })
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
-			if _, err := v.Validate(t.Context(), fresh, r.subject); err != nil {
+			if _, err := v.Admit(t.Context(), fresh, r.subject, time.Now()); err != nil {
 				t.Errorf("the one that waits: %v", err)
 			}
 		})
 		synctest.Wait()
-		if _, err := v.Validate(t.Context(), fresh, r.subject); !errors.Is(err, tdx.ErrBusy) {
+		if _, err := v.Admit(t.Context(), fresh, r.subject, time.Now()); !errors.Is(err, tdx.ErrBusy) {
 			t.Errorf("one too many: %v", err)
 		}
-		if _, err := v.Validate(t.Context(), known, r.subject); err != nil {
+		if _, err := v.Admit(t.Context(), known, r.subject, time.Now()); err != nil {
 			t.Errorf("a known ticket during the flood: %v", err)
 		}
 		release()
@@ -255,11 +256,11 @@ func TestFloodIsBounded(t *testing.T) {
 		release = r.checker.Occupy(1)
 		cancel()
 		third := r.ticket(t, sample(), false, func(t *tdx.Ticket) { t.Expires = t.Expires.Add(time.Minute) })
-		if _, err := v.Validate(ctx, third, r.subject); !errors.Is(err, context.Canceled) {
+		if _, err := v.Admit(ctx, third, r.subject, time.Now()); !errors.Is(err, context.Canceled) {
 			t.Errorf("one who gives up: %v", err)
 		}
 		release()
-		if _, err := v.Validate(t.Context(), third, r.subject); err != nil {
+		if _, err := v.Admit(t.Context(), third, r.subject, time.Now()); err != nil {
 			t.Error(err)
 		}
 		if n := r.checker.Verdicts(); n != 2 {
@@ -274,9 +275,9 @@ func TestFloodIsBounded(t *testing.T) {
 func TestFlips(t *testing.T) {
 	r := newRig(t, tdx.CheckerOptions{Workers: runtime.GOMAXPROCS(0), Verdicts: 1})
 	v1 := r.validator(t, tdx.Policy{})
-	for name, v := range map[string]*tdx.Validator{"v1": v1, "v2": v1.V2()} {
+	for name, v := range map[string]*tdx.Validator{"v1": v1, "v2": v1.V2(r.group)} {
 		data := r.ticket(t, sample(), v != v1, nil)
-		want, err := v.Validate(t.Context(), data, r.subject)
+		want, err := v.Admit(t.Context(), data, r.subject, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,7 +293,7 @@ func TestFlips(t *testing.T) {
 				for i := worker * step; i < len(data)*8; i += n * step {
 					flipped := bytes.Clone(data)
 					flipped[i/8] ^= 1 << (i % 8)
-					got, err := v.Validate(t.Context(), flipped, r.subject)
+					got, err := v.Admit(t.Context(), flipped, r.subject, time.Now())
 					if err != nil {
 						continue
 					}
@@ -322,8 +323,8 @@ func TestFlips(t *testing.T) {
 func TestChallenges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, tdx.CheckerOptions{})
-		v := r.validator(t, tdx.Policy{}).V2()
-		questions := tdx.NewChallenges(r.subject.Group, time.Minute)
+		v := r.validator(t, tdx.Policy{}).V2(r.group)
+		questions := tdx.NewChallenges(r.group, time.Minute)
 		put := func() {
 			t.Helper()
 			id, err := questions.Put(r.subject.Peer, 7)
@@ -333,7 +334,7 @@ func TestChallenges(t *testing.T) {
 			r.subject.Challenge = id
 		}
 		put()
-		if _, err := v.Validate(t.Context(), r.ticket(t, sample(), true, nil), r.subject); err != nil {
+		if _, err := v.Admit(t.Context(), r.ticket(t, sample(), true, nil), r.subject, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if err := questions.Redeem(identity.PeerID{1}, r.subject.Challenge); !errors.Is(err, tdx.ErrChallenge) {
