@@ -60,6 +60,7 @@ sim:
 soak:
 	MOSAIK_COLLECTION_SEEDS=$(SOAKSEEDS) $(GO) test -count=1 -timeout 0 -v -run '^TestCollectionsAgree' ./engine
 	MOSAIK_SIM_SEEDS=$(SOAKSEEDS) $(GO) test -count=1 -timeout 0 -v -run '^TestSimulation' ./fuzz
+	MOSAIK_TDX_FLIPS=all $(GO) test -count=1 -timeout 0 -v -run '^TestFlips' ./tdx
 	.ci/fuzz $(SOAKTIME)
 
 lint: tidy

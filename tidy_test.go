@@ -74,7 +74,7 @@ var outsides = []outside{
 	{prefix: "go.etcd.io", dirs: []string{"bench/peers"}},
 	{prefix: "github.com/spf13", dirs: []string{"cmd"}},
 	{prefix: "github.com/prometheus", dirs: []string{"cmd"}},
-	{prefix: "net/http", dirs: []string{"cmd", "organisms", "network"}},
+	{prefix: "net/http", dirs: []string{"cmd", "organisms", "network", "tdx"}},
 	{prefix: "github.com/cockroachdb/errors"}, // the standard errors package and %w
 	{prefix: "github.com/pkg/errors"},
 	// These register flags or carry assertions: an embedder must not inherit them.

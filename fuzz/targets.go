@@ -46,5 +46,9 @@ func Targets() []Target {
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
 		{"snapshot", "FuzzExport", "an export of a group"},
 		{"snapshot", "FuzzManifest", "the manifest of a sealed segment"},
+		{"tdx", "FuzzAdmit", "a committed verdict"},
+		{"tdx", "FuzzCollateral", "what Intel says of platforms and their patch levels"},
+		{"tdx", "FuzzQuote", "a quote"},
+		{"tdx", "FuzzTicket", "a ticket with a quote in it"},
 	}
 }

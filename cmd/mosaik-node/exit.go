@@ -25,6 +25,7 @@ const (
 	exitNoStore     = 10
 	exitLocked      = 11
 	exitCorrupt     = 12
+	exitNotAccepted = 13
 	exitNoQuorum    = 14
 	exitInterrupted = 130
 )
@@ -57,6 +58,7 @@ func exitCode(ctx context.Context, err error) int {
 		bad     *usageError
 		partial *partialError
 		corrupt *log.CorruptionError
+		refused *identity.TicketError
 	)
 	switch {
 	case err == nil:
@@ -73,6 +75,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoStore
 	case errors.Is(err, engine.ErrLocked):
 		return exitLocked
+	case errors.As(err, &refused):
+		return exitNotAccepted
 	case errors.Is(err, engine.ErrNoQuorum), errors.Is(err, api.ErrUnreachable):
 		return exitNoQuorum
 	case errors.Is(err, log.ErrPosition), errors.Is(err, log.ErrQuery), errors.Is(err, identity.ErrName),

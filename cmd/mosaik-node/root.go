@@ -61,7 +61,8 @@ open themselves, or on a running node (--node URL). MOSAIK_DIR and MOSAIK_NODE
 stand in for the two.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no store here,
-11 store locked, 12 corrupt, 14 no quorum or node unreachable, 130 interrupted.`,
+11 store locked, 12 corrupt, 13 not accepted, 14 no quorum or node unreachable,
+130 interrupted.`,
 		Example: `  mosaik-node demo
   mosaik-node serve --dir data
   mosaik-node stream append oracle.price --node http://127.0.0.1:7070 < lines
@@ -115,6 +116,9 @@ each; what the retention does not keep in the store is read from the shards.`,
 		newNounCmd("stream", "Read and write streams", `A stream is the log of one name: records, numbered from 1, that are appended and
 never change.`,
 			newStreamAppendCmd(g), newStreamListCmd(g), newStreamTailCmd(g)),
+		newNounCmd("ticket", "Issue and check tickets", `A ticket is a credential that a peer carries for everybody to see. Nodes that ask for one
+let its holder in as long as it is valid.`,
+			newTicketInspectCmd(g), newTicketIssueCmd(g), newTicketVerifyCmd(g)),
 		newVecCmd(g),
 		newVersionCmd(g),
 	)
