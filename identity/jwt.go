@@ -69,7 +69,7 @@ func NewJWT(o JWTOptions) (*JWT, error) {
 	}
 	switch {
 	case len(o.Keys) == 0 || len(o.Keys) > MaxJWTKeys:
-		return bad("Keys", "there are %d, 1 to %d are wanted", len(o.Keys), MaxJWTKeys)
+		return bad("Keys", "one or more are wanted, at most %d; there are %d", MaxJWTKeys, len(o.Keys))
 	case slices.ContainsFunc(o.Keys, JWTKey.IsZero):
 		return bad("Keys", "the zero key verifies nothing")
 	case !wholeSeconds(o.MaxLifetime):

@@ -306,8 +306,8 @@ func TestJWTOptionsRefused(t *testing.T) {
 		claims[many[i]] = i
 	}
 	for what, o := range map[string]JWTOptions{
-		"Keys: there are 0":                   {},
-		"Keys: there are 17":                  {Keys: make([]JWTKey, MaxJWTKeys+1)},
+		"one or more are wanted, at most 16; there are 0":        {},
+		"Keys: one or more are wanted, at most 16; there are 17": {Keys: make([]JWTKey, MaxJWTKeys+1)},
 		"Keys: the zero key":                  {Keys: []JWTKey{key, {}}},
 		"MaxAge: 1ms":                         {Keys: []JWTKey{key}, MaxAge: time.Millisecond},
 		"MaxLifetime: -1s":                    {Keys: []JWTKey{key}, MaxLifetime: -time.Second},
