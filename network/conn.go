@@ -37,8 +37,10 @@ type Conn struct {
 	table    *groupTable   // with which the handshake began; nil without groups
 	reserved bool          // has a place of its own among the endpoint's connections
 
-	ended     chan struct{} // closed with mu.cause set
-	rearm     chan struct{} // one token: mu.until has changed
+	ended     chan struct{}         // closed with mu.cause set
+	rearm     chan struct{}         // one token: for runLife, mu.until or one of the entries has changed
+	unchecked atomic.Bool           // mu.entry has changed and Authorize was not asked since
+	shown     *identity.SignedEntry // of this node's, the one the other side has; after the handshake runLife's
 	framesIn  atomic.Uint64
 	framesOut atomic.Uint64
 	messages  atomic.Uint64 // in both directions
@@ -50,6 +52,7 @@ type Conn struct {
 		left    int    // bytes of the present message that are still to come
 		message []byte // of ReadMessage, with what has come so far
 		partial bool   // ReadMessage was interrupted within message
+		entries allowance
 	}
 	write struct {
 		sync.Mutex
@@ -59,9 +62,10 @@ type Conn struct {
 	mu struct {
 		sync.Mutex
 		cause         *CloseError
-		until         time.Time
-		readDeadline  time.Time // of the caller
-		writeDeadline time.Time // of the caller
+		entry         *identity.SignedEntry // the newest of the peer; nil: it has shown none
+		until         time.Time             // by that entry
+		readDeadline  time.Time             // of the caller
+		writeDeadline time.Time             // of the caller
 	}
 }
 

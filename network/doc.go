@@ -17,7 +17,13 @@
 //     that they say is looked at.
 //  3. For protocols that carry groups' traffic: both sides prove, for each group they
 //     share, that they have its key, bound to this session (proof.go).
-//  4. Each side asks its Options.Authorize, which looks at tickets.
+//  4. Both sides show their entries, with their tickets. An entry is looked at only if it
+//     is signed by the peer whose key the other side has, for this network (entry.go).
+//  5. Each side asks its Options.Authorize, which looks at tickets.
+//
+// A node that changes its entry shows it on every connection it has, and Authorize is
+// asked again: who lays a ticket down is cut off, and who gets a fresh one in time is
+// not.
 //
 // Who refuses says why, in a word (Reason) that both sides count and report. The
 // bytes are in docs/format/bond.md.

@@ -27,6 +27,7 @@ type Endpoint struct {
 	certificate tls.Certificate
 	listener    net.Listener
 	groups      atomic.Pointer[groupTable]
+	entry       atomic.Pointer[identity.SignedEntry] // of this node
 	counters    *counters
 
 	ctx     context.Context // of all dials; ends with Close
@@ -72,6 +73,9 @@ func Open(o Options) (*Endpoint, error) {
 	if o.Addresses == nil {
 		o.Addresses = func(identity.PeerID) []string { return nil }
 	}
+	if err := checkEntry(o.Entry, o.Key.PeerID(), o.Network); err != nil {
+		return nil, fmt.Errorf("mosaik: network: Options.Entry: %w", err)
+	}
 	certificate, err := certificateFor(o.Key)
 	if err != nil {
 		return nil, err
@@ -85,6 +89,7 @@ func Open(o Options) (*Endpoint, error) {
 		certificate: certificate, listener: listener, counters: newCounters(),
 	}
 	e.groups.Store(&groupTable{})
+	e.entry.Store(o.Entry)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.mu.protocols = make(map[string]*protocol)
 	e.mu.conns = make(map[*Conn]struct{})

@@ -108,6 +108,7 @@ func TestDocumentedFrames(t *testing.T) {
 	want := [][]string{
 		{fmt.Sprint(kindHello), "hello", fmt.Sprint(maxHello)}, {fmt.Sprint(kindWelcome), "welcome", fmt.Sprint(maxRefused)},
 		{fmt.Sprint(kindClose), "close", fmt.Sprint(maxClose)}, {fmt.Sprint(kindHeartbeat), "heartbeat", "0"},
+		{fmt.Sprint(kindEntry), "entry", fmt.Sprint(identity.MaxEntry)},
 		{fmt.Sprint(kindMessage), "message", "of the protocol"},
 	}
 	for i, row := range all[1] {
@@ -137,8 +138,9 @@ func TestDocumentedHello(t *testing.T) {
 	for _, r := range h.refused {
 		want = append(append(append(want, r.group[:]...), byte(len(r.reason))), r.reason...)
 	}
+	want = append(append(want, byte(len(h.entry)), 0), h.entry...)
 	if !bytes.Equal(rest, want) {
-		t.Errorf("refused groups are %x, the document says %x", rest, want)
+		t.Errorf("refused groups and the entry are %x, the document says %x", rest, want)
 	}
 	if !strings.Contains(fmt.Sprint(all[0]), strconv.Itoa(MaxGroups)) {
 		t.Errorf("the document does not say %d", MaxGroups)

@@ -11,6 +11,7 @@ const (
 	kindWelcome   = 2
 	kindClose     = 3
 	kindHeartbeat = 4
+	kindEntry     = 5
 	kindMessage   = 16
 )
 

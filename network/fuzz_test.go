@@ -18,7 +18,7 @@ import (
 
 func seedHello() hello {
 	a, b := identity.NewID("a"), identity.NewID("b")
-	h := hello{network: testNetwork, proven: []groupProof{{a, b}, {b, a}}, refused: []groupRefusal{{a, NotAllowed}, {b, TicketExpired}}}
+	h := hello{network: testNetwork, proven: []groupProof{{a, b}, {b, a}}, refused: []groupRefusal{{a, NotAllowed}, {b, TicketExpired}}, entry: []byte("an entry")}
 	slices.SortFunc(h.proven, func(x, y groupProof) int { return x.group.Compare(y.group) })
 	sortRefused(h.refused)
 	return h
@@ -30,6 +30,8 @@ func FuzzHello(f *testing.F) {
 	f.Add(h.appendTo(nil))
 	f.Add((&hello{}).appendTo(nil))
 	f.Add(h.appendTo(nil)[:40])
+	h.entry = make([]byte, identity.MaxEntry+1) // too long
+	f.Add(h.appendTo(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHello(b)
 		if err != nil {

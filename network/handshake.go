@@ -19,10 +19,10 @@ import (
 // key:
 //
 //	dialler                                     acceptor
-//	hello {network, proofs of its groups}  -->
-//	                                            network? proofs? allowed?
-//	                                       <--  hello {network, proofs, refused groups}
-//	network? proofs? allowed?
+//	hello {network, entry, proofs}         -->
+//	                                            network? proofs? entry? allowed?
+//	                                       <--  hello {network, entry, proofs, refused groups}
+//	network? proofs? entry? allowed?
 //	welcome {refused groups}               -->
 //
 // Instead of any of these a side may send a close frame with its reason.
@@ -154,7 +154,7 @@ func tlsRefusal(err error, dialled bool, otherwise Reason) error {
 
 // greetFirst is the dialler's side of the handshake.
 func (c *Conn) greetFirst(ctx context.Context) error {
-	mine := hello{network: c.e.network}
+	mine := hello{network: c.e.network, entry: c.present()}
 	if c.protocol.Groups {
 		c.table = c.e.groups.Load()
 		var err error
@@ -178,6 +178,9 @@ func (c *Conn) greetFirst(ctx context.Context) error {
 	}
 	if len(bad) > 0 {
 		return refusal(Malformed, "a proof for a group that was not offered")
+	}
+	if err := c.readEntry(theirs.entry); err != nil {
+		return err
 	}
 	for _, r := range theirs.refused {
 		if r.reason != UnknownGroup { // peers need not have the same groups
@@ -207,6 +210,9 @@ func (c *Conn) greetSecond(ctx context.Context) error {
 	if c.protocol.Groups && len(groups) == 0 {
 		return refusal(NoCommonGroup, "none of the %d groups offered is here", len(unknown))
 	}
+	if err := c.readEntry(theirs.entry); err != nil {
+		return err
+	}
 	refused, err := c.admit(ctx, groups)
 	if err != nil {
 		return err
@@ -215,7 +221,7 @@ func (c *Conn) greetSecond(ctx context.Context) error {
 		return err
 	}
 	c.reserved = true
-	mine := hello{network: c.e.network, refused: append(refused, unknown...)}
+	mine := hello{network: c.e.network, entry: c.present(), refused: append(refused, unknown...)}
 	sortRefused(mine.refused)
 	if mine.proven, err = c.proofs(c.groups); err != nil {
 		return err
@@ -344,7 +350,9 @@ func (e *Endpoint) authorize(ctx context.Context, c *Conn, group identity.ID) (t
 	if e.opts.Authorize == nil {
 		return time.Time{}, nil
 	}
-	until, err := e.opts.Authorize(ctx, Request{Peer: c.peer, Protocol: c.protocol.Name, Group: group, Dialled: c.dialled})
+	until, err := e.opts.Authorize(ctx, Request{
+		Peer: c.peer, Protocol: c.protocol.Name, Group: group, Dialled: c.dialled, Entry: c.Entry(),
+	})
 	if err != nil {
 		return time.Time{}, closeErrorOf(err, NotAllowed)
 	}

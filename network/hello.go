@@ -14,6 +14,7 @@ type hello struct {
 	network identity.ID
 	proven  []groupProof
 	refused []groupRefusal
+	entry   []byte // as of identity.SignedEntry.Bytes; empty: none
 }
 
 // groupProof is a group and the sender's proof of its key.
@@ -28,7 +29,7 @@ type groupRefusal struct {
 const (
 	// maxWord bounds a reason on the wire.
 	maxWord     = 32
-	maxHello    = 32 + 2 + MaxGroups*64 + maxRefused
+	maxHello    = 32 + 2 + identity.MaxEntry + 2 + MaxGroups*64 + maxRefused
 	maxRefused  = 2 + MaxGroups*(32+1+maxWord)
 	maxClose    = maxWord
 	proofSize   = 64
@@ -42,7 +43,9 @@ func (h *hello) appendTo(dst []byte) []byte {
 		dst = append(dst, p.group[:]...)
 		dst = append(dst, p.proof[:]...)
 	}
-	return appendRefused(dst, h.refused)
+	dst = appendRefused(dst, h.refused)
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(h.entry)))
+	return append(dst, h.entry...)
 }
 
 func appendRefused(dst []byte, refused []groupRefusal) []byte {
@@ -67,7 +70,7 @@ func networkOf(b []byte) (identity.ID, error) {
 }
 
 // decodeHello decodes what appendTo wrote. Groups must ascend, so that none is
-// there twice.
+// there twice. The entry aliases b; nothing of it is looked at.
 func decodeHello(b []byte) (h hello, err error) {
 	if h.network, err = networkOf(b); err != nil {
 		return h, err
@@ -88,36 +91,47 @@ func decodeHello(b []byte) (h hello, err error) {
 		h.proven = append(h.proven, p)
 		b = b[proofSize:]
 	}
-	h.refused, err = decodeRefused(b)
-	return h, err
+	if h.refused, b, err = cutRefused(b); err != nil {
+		return h, err
+	}
+	if len(b) < 2 || len(b) > 2+identity.MaxEntry || len(b) != 2+int(binary.LittleEndian.Uint16(b)) {
+		return h, errHello
+	}
+	h.entry = b[2:]
+	return h, nil
 }
 
 // decodeRefused decodes what appendRefused wrote, to the last byte.
 func decodeRefused(b []byte) ([]groupRefusal, error) {
+	refused, rest, err := cutRefused(b)
+	if err == nil && len(rest) > 0 {
+		err = errHello
+	}
+	return refused, err
+}
+
+// cutRefused decodes what appendRefused wrote and returns what follows it.
+func cutRefused(b []byte) (refused []groupRefusal, rest []byte, err error) {
 	if len(b) < 2 {
-		return nil, errHello
+		return nil, nil, errHello
 	}
 	n := int(binary.LittleEndian.Uint16(b))
 	if b = b[2:]; n > MaxGroups {
-		return nil, errHello
+		return nil, nil, errHello
 	}
-	var refused []groupRefusal
 	for range n {
 		if len(b) < 33 || b[32] == 0 || b[32] > maxWord || len(b) < 33+int(b[32]) {
-			return nil, errHello
+			return nil, nil, errHello
 		}
 		size := int(b[32])
 		r := groupRefusal{identity.ID(b[:32]), reasonFrom(b[33 : 33+size])}
 		if k := len(refused); k > 0 && refused[k-1].group.Compare(r.group) >= 0 {
-			return nil, errHello
+			return nil, nil, errHello
 		}
 		refused = append(refused, r)
 		b = b[33+size:]
 	}
-	if len(b) > 0 {
-		return nil, errHello
-	}
-	return refused, nil
+	return refused, b, nil
 }
 
 // sortRefused puts refusals into the order of the wire.

@@ -35,6 +35,7 @@ func (c *Conn) runLife() {
 		}
 		now = time.Now()
 		c.expire(now)
+		c.showEntry()
 		c.beat(&w, now)
 		timer.Reset(c.pause(now))
 	}
@@ -48,6 +49,9 @@ func (c *Conn) pause(now time.Time) time.Duration {
 	d := c.e.limits.Heartbeat
 	if !c.mu.until.IsZero() {
 		d = max(0, min(d, c.mu.until.Sub(now)))
+	}
+	if c.shown != c.e.entry.Load() {
+		d = min(d, showPause)
 	}
 	return d
 }
@@ -78,12 +82,13 @@ func (c *Conn) beat(w *watch, now time.Time) {
 	w.framesOut = c.framesOut.Load()
 }
 
-// expire asks for the authorization anew when it ends.
+// expire asks for the authorization anew when it ends, or when the peer has shown
+// another entry.
 func (c *Conn) expire(now time.Time) {
 	c.mu.Lock()
 	due := !c.mu.until.IsZero() && !now.Before(c.mu.until)
 	c.mu.Unlock()
-	if due {
+	if c.unchecked.Swap(false) || due {
 		c.recheck()
 	}
 }
@@ -93,6 +98,7 @@ func (c *Conn) expire(now time.Time) {
 func (c *Conn) recheck() {
 	ctx, cancel := context.WithTimeout(context.Background(), c.e.limits.HandshakeTimeout)
 	defer cancel()
+	entry := c.Entry()
 	var until time.Time
 	asked := c.groups
 	if !c.protocol.Groups {
@@ -112,14 +118,22 @@ func (c *Conn) recheck() {
 			return
 		}
 	}
-	c.setUntil(until)
+	c.setUntil(until, entry)
 }
 
-// setUntil changes when the authorization ends.
-func (c *Conn) setUntil(until time.Time) {
+// setUntil changes when the authorization by an entry ends. If the peer has shown a
+// newer one meanwhile, whoever learned of that asks anew.
+func (c *Conn) setUntil(until time.Time, entry *identity.SignedEntry) {
 	c.mu.Lock()
-	c.mu.until = until
+	if c.mu.entry == entry {
+		c.mu.until = until
+	}
 	c.mu.Unlock()
+	c.wakeLife()
+}
+
+// wakeLife has runLife look at what has changed.
+func (c *Conn) wakeLife() {
 	select {
 	case c.rearm <- struct{}{}:
 	default:

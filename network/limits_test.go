@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mosaik-engine/mosaik/identity"
 )
 
 // tickets is an Authorizer whose answers a test changes.
@@ -405,6 +407,8 @@ func TestBadFrames(t *testing.T) {
 		"unknown kind":     {appendHeader(nil, 77, 0), Malformed},
 		"hello":            {appendHeader(nil, kindHello, 0), Malformed},
 		"large heartbeat":  {appendHeader(nil, kindHeartbeat, 1), Malformed},
+		"large entry":      {appendHeader(nil, kindEntry, identity.MaxEntry+1), Oversize},
+		"no entry":         {append(appendHeader(nil, kindEntry, 4), "nope"...), BadEntry},
 		"large close":      {appendHeader(nil, kindClose, maxClose+1), Malformed},
 		"an unknown word":  {append(appendHeader(nil, kindClose, 4), "boom"...), Other},
 		"nothing any more": {nil, Lost},

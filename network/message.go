@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/mosaik-engine/mosaik/identity"
 )
 
 // This file is how messages are written and read, in the order of their way.
@@ -194,6 +196,10 @@ func (c *Conn) nextMessage() error {
 			c.e.counters.messagesIn.Add(1)
 			c.read.left = n
 			return nil
+		case kindEntry:
+			if err := c.nextEntry(n); err != nil {
+				return err
+			}
 		case kindHeartbeat:
 			if n != 0 {
 				return c.failed(refusal(Malformed, "a heartbeat of %d bytes", n), Lost)
@@ -206,8 +212,8 @@ func (c *Conn) nextMessage() error {
 	}
 }
 
-// readHeader reads the header of a frame. After a deadline it can be called again.
-// REQUIRES: read.
+// readHeader reads the header of a frame; of one with an entry it waits for the whole
+// frame. After a deadline it can be called again. REQUIRES: read.
 func (c *Conn) readHeader() (byte, int, error) {
 	c.waiting.Store(true)
 	b, err := c.read.in.Peek(headerSize)
@@ -219,6 +225,14 @@ func (c *Conn) readHeader() (byte, int, error) {
 		return 0, 0, c.readFailed(err)
 	}
 	kind, n := decodeHeader(b)
+	if kind == kindEntry && n <= identity.MaxEntry {
+		c.waiting.Store(true)
+		_, err := c.read.in.Peek(headerSize + n) // fits into the buffer
+		c.waiting.Store(false)
+		if err != nil {
+			return 0, 0, c.readFailed(err)
+		}
+	}
 	_, _ = c.read.in.Discard(headerSize) // they have been peeked at
 	c.framesIn.Add(1)
 	return kind, n, nil

@@ -34,6 +34,9 @@ type Options struct {
 	// asked on every dial, so a peer may move. Nil: nobody can be dialled. It must
 	// not block.
 	Addresses func(identity.PeerID) []string
+	// Entry is what the node says of itself on every connection, its tickets among it
+	// (Endpoint.SetEntry). Nil: nothing, until SetEntry is called.
+	Entry *identity.SignedEntry
 	// Authorize decides about each connection, once the other side has proved who it
 	// is, and which groups' keys it has. Nil allows everything. It must return soon,
 	// and by the end of its context.
@@ -54,11 +57,15 @@ type Request struct {
 	// A connection for several groups is asked for once for each.
 	Group   identity.ID
 	Dialled bool // this node has dialled
+	// Entry is the newest that the peer has shown on this connection, or that Learn was
+	// given; it is the peer's own, and of this network. Nil: it has shown none.
+	Entry *identity.SignedEntry
 }
 
 // Authorizer returns until when a connection is allowed, the zero time for as long
-// as it lasts; or why it is not: an error that wraps a Reason is told to the other
-// side by that word, any other as NotAllowed. A time that has passed means
+// as it lasts; or why it is not: an error that wraps a Reason, or that of a ticket
+// (identity.Reason), is told to the other side by that word, any other as NotAllowed.
+// A time that has passed means
 // TicketExpired. When the time comes it is asked once more: a connection goes on
 // if it gets a later one, and is cut otherwise.
 type Authorizer func(ctx context.Context, r Request) (until time.Time, err error)
@@ -130,6 +137,8 @@ type Events struct {
 	// GroupRefused: a connection was made without one of the groups that were asked
 	// for.
 	GroupRefused func(Info, identity.ID, *CloseError)
+	// Entry: a peer has shown its entry, or a newer one.
+	Entry func(*identity.SignedEntry)
 }
 
 func (v *Events) ensureDefaults() {
@@ -144,6 +153,9 @@ func (v *Events) ensureDefaults() {
 	}
 	if v.GroupRefused == nil {
 		v.GroupRefused = func(Info, identity.ID, *CloseError) {}
+	}
+	if v.Entry == nil {
+		v.Entry = func(*identity.SignedEntry) {}
 	}
 }
 

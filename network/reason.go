@@ -32,8 +32,10 @@ const (
 	WrongGroupKey Reason = "wrong-group-key"
 	// NotAllowed: Options.Authorize says no, without a reason of its own.
 	NotAllowed Reason = "not-allowed"
-	// TicketExpired: what Options.Authorize granted has expired.
-	TicketExpired Reason = "ticket-expired"
+	// BadEntry: the peer's entry is forged, of somebody else, or of another network.
+	BadEntry Reason = "bad-entry"
+	// TicketExpired: what Options.Authorize granted has expired, or the ticket had.
+	TicketExpired = ticketPrefix + Reason(identity.ReasonExpired)
 	// TooManyConnections: Limits.Conns or Limits.ConnsPerPeer is reached.
 	TooManyConnections Reason = "too-many-connections"
 	// TooManyHandshakes: a handshake had to make room for newer ones (Limits.Handshakes).
@@ -52,6 +54,8 @@ const (
 	Malformed Reason = "malformed"
 	// Oversize: a frame or a message is larger than the protocol allows.
 	Oversize Reason = "oversize"
+	// TooManyEntries: entries came faster than anybody changes them.
+	TooManyEntries Reason = "too-many-entries"
 	// Silent: not even a heartbeat came for Limits.Silence.
 	Silent Reason = "silent"
 	// TooSlow: the other side did not take a piece of a message within Limits.WriteTimeout.
@@ -74,10 +78,24 @@ const (
 
 // reasons are all words, in the order of the document.
 var reasons = [...]Reason{
-	WrongNetwork, WrongPeer, BadCertificate, OwnIdentity, UnknownProtocol, NoCommonGroup, WrongGroupKey, NotAllowed, TicketExpired,
+	WrongNetwork, WrongPeer, BadCertificate, OwnIdentity, UnknownProtocol, NoCommonGroup, WrongGroupKey, NotAllowed, BadEntry,
 	TooManyConnections, TooManyHandshakes, HandshakeTimeout, HandshakeFailed,
-	UnknownGroup, Malformed, Oversize, Silent, TooSlow, Idle, GroupsChanged, Renew, GoingAway, Done, Lost, Other,
+	UnknownGroup, Malformed, Oversize, TooManyEntries, Silent, TooSlow, Idle, GroupsChanged, Renew, GoingAway, Done, Lost, Other,
+	// Why a ticket was not accepted.
+	TicketReason(identity.ReasonAbsent), TicketReason(identity.ReasonMalformed), TicketReason(identity.ReasonOversize),
+	TicketReason(identity.ReasonAlgorithm), TicketReason(identity.ReasonSignature), TicketReason(identity.ReasonIssuer),
+	TicketReason(identity.ReasonSubject), TicketReason(identity.ReasonAudience), TicketReason(identity.ReasonClaim),
+	TicketReason(identity.ReasonNotYetValid), TicketExpired, TicketReason(identity.ReasonNonExpiring),
+	TicketReason(identity.ReasonLifetime), TicketReason(identity.ReasonAge),
+	TicketReason(identity.ReasonMeasurements), TicketReason(identity.ReasonUntrusted),
 }
+
+// ticketPrefix is what the words of tickets begin with.
+const ticketPrefix Reason = "ticket-"
+
+// TicketReason returns the word by which a connection tells why a ticket was not
+// accepted: that of the ticket after "ticket-".
+func TicketReason(r identity.Reason) Reason { return ticketPrefix + Reason(r) }
 
 // Error returns the word with the project's prefix.
 func (r Reason) Error() string { return "mosaik: connection: " + string(r) }
@@ -137,8 +155,12 @@ func closeErrorOf(err error, otherwise Reason) *CloseError {
 		return c
 	}
 	var r Reason
+	var ticket identity.Reason
 	if errors.As(err, &r) {
 		return &CloseError{Reason: r, Cause: err}
+	}
+	if errors.As(err, &ticket) {
+		return &CloseError{Reason: reasonFrom([]byte(TicketReason(ticket))), Cause: err}
 	}
 	return &CloseError{Reason: otherwise, Cause: err}
 }
