@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,8 +30,16 @@ type PeerOptions struct {
 	Listen string
 	// Addresses returns where a member may be (network.Options.Addresses).
 	Addresses func(identity.PeerID) []string
+	// Clauses are what the entry of a member has to fulfil, each of them, to take part in
+	// the groups: as a rule, that it holds a ticket which a validator accepts
+	// (identity.Require). They are part of the groups' ids, so all members must ask for the
+	// same. A connection ends when what was fulfilled no longer is, at the end of a ticket
+	// as well as when a member shows another entry.
+	Clauses []identity.Clause
+	// Tickets are what this node's own entry holds at first (SetTickets).
+	Tickets []identity.Ticket
 	// Authorize decides about connections (network.Options.Authorize). Nil lets in
-	// members, and nobody else.
+	// members whose entries fulfil the Clauses, and nobody else.
 	Authorize network.Authorizer
 	// Rejoin is for a member that has lost its disk: a directory without a store is
 	// filled from the other members, instead of founding the groups with them
@@ -50,6 +59,8 @@ type Peer struct {
 	Endpoint *network.Endpoint
 	shards   *network.Shards
 	stop     func()
+	key      identity.Key
+	entry    sync.Mutex // held from reading the node's entry to replacing it
 }
 
 // OpenPeer opens the store in dir and takes part in its groups over the network. The
@@ -64,11 +75,22 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 	}
 	authorize := o.Authorize
 	if authorize == nil {
-		authorize = membersOnly(store.Members)
+		authorize = membersOnly(store.Members, identity.All(o.Clauses...))
 	}
-	p := &Peer{stop: func() {}}
+	for _, c := range o.Clauses {
+		store.Validators = append(store.Validators, c.Signature())
+	}
+	now := uint64(time.Now().UnixMilli())
+	entry, err := identity.SignEntry(identity.PeerEntry{
+		Protocol: [3]uint16{0, 1, 0}, Network: identity.NewID(o.Network), Peer: store.Peer,
+		Version: identity.EntryVersion{Started: now, Updated: now}, Tickets: o.Tickets,
+	}, o.Key)
+	if err != nil {
+		return nil, fmt.Errorf("mosaik: Tickets: %w", err)
+	}
+	p := &Peer{stop: func() {}, key: o.Key}
 	p.Endpoint, err = network.Open(network.Options{
-		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: o.Addresses,
+		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: o.Addresses, Entry: entry,
 		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: o.Events,
 	})
 	if err != nil {
@@ -137,14 +159,40 @@ func (p *Peer) carry(groups []engine.GroupKey, members []identity.PeerID) error 
 	return p.Endpoint.SetGroups(carried)
 }
 
-// membersOnly lets in members for as long as they like.
-func membersOnly(members []identity.PeerID) network.Authorizer {
+// membersOnly lets in members for as long as their entries fulfil the clause.
+func membersOnly(members []identity.PeerID, clause identity.Clause) network.Authorizer {
 	return func(_ context.Context, r network.Request) (time.Time, error) {
 		if !slices.Contains(members, r.Peer) {
 			return time.Time{}, fmt.Errorf("%w: %s is not among the members", network.NotAllowed, r.Peer.Short())
 		}
-		return time.Time{}, nil
+		shown := identity.PeerEntry{Peer: r.Peer}
+		if r.Entry != nil {
+			shown = r.Entry.Entry
+		}
+		until, err := clause.Admit(&shown, time.Now())
+		if err != nil {
+			return time.Time{}, err
+		}
+		at, _ := until.Time() // the zero time if there is none, as Authorizer has it
+		return at, nil
 	}
+}
+
+// SetTickets replaces the tickets of this node's entry, which every connection is shown
+// at once. Whoever lets them run out is cut off by those who ask for them, and let in
+// again when it has fresh ones. The error wraps identity.ErrEntry, and nothing has
+// changed then.
+func (p *Peer) SetTickets(tickets []identity.Ticket) error {
+	p.entry.Lock()
+	defer p.entry.Unlock()
+	e := p.Endpoint.Entry().Entry
+	e.Tickets = tickets
+	e.Version.Updated = max(e.Version.Updated+1, uint64(time.Now().UnixMilli()))
+	s, err := identity.SignEntry(e, p.key)
+	if err != nil {
+		return err
+	}
+	return p.Endpoint.SetEntry(s)
 }
 
 // Close closes the store and leaves the network.

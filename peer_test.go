@@ -3,6 +3,7 @@ package mosaik_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/mosaik-engine/mosaik"
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/network"
 	"github.com/mosaik-engine/mosaik/replay"
 )
@@ -87,6 +89,166 @@ func (c *trio) ready(ctx context.Context) {
 		if err := n.Ready(ctx); err != nil {
 			c.t.Fatal(err)
 		}
+	}
+}
+
+// desk issues tickets for the trio, which asks for them.
+func desk(t *testing.T) (*identity.JWTSigner, identity.Clause) {
+	t.Helper()
+	signer, err := identity.NewJWTKeySigner(identity.KeyFromSeed([identity.Size]byte{77}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	validator, err := identity.NewJWT(identity.JWTOptions{Keys: []identity.JWTKey{signer.Key()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer, identity.Require(validator)
+}
+
+// TestPeerTickets: a member whose ticket runs out is cut off by the others and takes
+// no part any more; with a fresh one it catches up, and no record is lost or there
+// twice.
+func TestPeerTickets(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	signer, clause := desk(t)
+	c := newTrio(t)
+	ticket := func(i int, life time.Duration) []identity.Ticket {
+		now := time.Now()
+		one, err := signer.Issue(identity.JWTClaims{Subject: c.keys[i].PeerID().String(), IssuedAt: now, Expires: now.Add(life)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []identity.Ticket{one}
+	}
+	for i := range 3 {
+		o := c.options(i)
+		o.Clauses, o.Tickets = []identity.Clause{clause}, ticket(i, time.Hour)
+		c.open(i, o)
+	}
+	c.ready(ctx)
+	key, sent := identity.NewID("key"), 0
+	send := func(i int) {
+		t.Helper()
+		if _, err := c.nodes[i].Append(ctx, key, fmt.Appendf(nil, "record %d", sent)); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	for range 20 {
+		send(sent % 3)
+	}
+	between := func(i int) (conns int) {
+		for _, n := range c.nodes {
+			for _, info := range n.Endpoint.Conns() {
+				if n.Peer() == c.keys[i].PeerID() || info.Peer == c.keys[i].PeerID() {
+					conns++
+				}
+			}
+		}
+		return conns
+	}
+	if err := c.nodes[2].SetTickets(ticket(2, 2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for between(2) > 0 {
+		send(0) // or the connections would be idle when the time comes
+		if ctx.Err() != nil {
+			t.Fatal("the third is not cut off")
+		}
+	}
+	for range 20 {
+		send(sent % 2)
+	}
+	if n := between(2); n > 0 {
+		t.Errorf("%d connections with the third", n)
+	}
+	var cut, told uint64
+	for i, n := range c.nodes {
+		switch m := n.Endpoint.Metrics(); i {
+		case 2:
+			told = m.Closed[network.TicketExpired] + m.RefusedBy[network.TicketExpired]
+		default:
+			cut += m.Closed[network.TicketExpired] + m.Refused[network.TicketExpired]
+		}
+	}
+	if cut == 0 || told == 0 {
+		t.Errorf("the others count %d, the third %d", cut, told)
+	}
+	if err := c.nodes[2].SetTickets(ticket(2, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		send(sent % 3)
+	}
+	for i, n := range c.nodes {
+		g := n.Groups()[0]
+		if _, err := g.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		next := 0
+		for run, err := range g.Scan(ctx, log.Query{Key: key}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, payload := range run.Records() {
+				if want := fmt.Sprintf("record %d", next); string(payload) != want {
+					t.Fatalf("node %d has %q, want %q", i, payload, want)
+				}
+				next++
+			}
+		}
+		if next != sent {
+			t.Errorf("node %d has %d records, %d were sent", i, next, sent)
+		}
+	}
+}
+
+// TestPeerWithout: who holds no ticket gets no part in the groups; who does not ask for
+// one is in other groups. Both are told.
+func TestPeerWithout(t *testing.T) {
+	signer, clause := desk(t)
+	for name, test := range map[string]struct {
+		change func(*mosaik.PeerOptions)
+		reason network.Reason
+	}{
+		"no ticket":      {func(o *mosaik.PeerOptions) { o.Tickets = nil }, "ticket-absent"},
+		"does not ask":   {func(o *mosaik.PeerOptions) { o.Clauses = nil }, network.NoCommonGroup},
+		"asks for other": {func(o *mosaik.PeerOptions) { o.Clauses = append(o.Clauses, clause) }, network.NoCommonGroup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newTrio(t)
+			for i := range 2 {
+				now := time.Now()
+				ticket, err := signer.Issue(identity.JWTClaims{Subject: c.keys[i].PeerID().String(), IssuedAt: now, Expires: now.Add(time.Hour)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				o := c.options(i)
+				o.Clauses, o.Tickets = []identity.Clause{clause}, []identity.Ticket{ticket}
+				if i == 1 {
+					test.change(o)
+				}
+				c.open(i, o)
+			}
+			deadline, tick := time.After(20*time.Second), time.NewTicker(10*time.Millisecond)
+			defer tick.Stop()
+			for {
+				m, other := c.nodes[0].Endpoint.Metrics(), c.nodes[1].Endpoint.Metrics()
+				if (m.Refused[test.reason] > 0 || m.RefusedBy[test.reason] > 0) && (other.Refused[test.reason] > 0 || other.RefusedBy[test.reason] > 0) {
+					break
+				}
+				select {
+				case <-tick.C:
+				case <-deadline:
+					t.Fatalf("%+v\n%+v", m, other)
+				}
+			}
+			if m := c.nodes[0].Endpoint.Metrics(); m.MessagesIn > 0 {
+				t.Errorf("%d messages came", m.MessagesIn)
+			}
+		})
 	}
 }
 

@@ -190,7 +190,7 @@ func (e *Engine) openStoreFile() error {
 				return err
 			}
 		}
-		s = &storeFile{host: host, peer: o.Peer, members: o.Members, incarnation: o.incarnation, secret: o.Secret, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
+		s = &storeFile{host: host, peer: o.Peer, members: o.Members, incarnation: o.incarnation, secret: o.Secret, validators: o.Validators, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
 		return writeStoreFile(o.FS, e.dir, s)
 	}
 	if err != nil {

@@ -192,7 +192,7 @@ func TestDocumentedDirectory(t *testing.T) {
 
 func TestDocumentedStoreFile(t *testing.T) {
 	members := []identity.PeerID{{1}, {2}}
-	s := storeFile{host: "alpha", peer: members[1], members: members, spread: 2, segment: snapshot.SegmentBytes, named: []string{"prices", "two words"}}
+	s := storeFile{host: "alpha", peer: members[1], members: members, validators: []identity.ID{identity.NewID("7f38d4b1c4bfa1cbd4ecf59ef7e8d4ed1a3e9c0af5bbb9a0e3e5b7c9d1f2a3b4")}, spread: 2, segment: snapshot.SegmentBytes, named: []string{"prices", "two words"}}
 	example := fence(t, "## Store file", "text")
 	if got := string(s.encode()); got != example {
 		t.Errorf("the document's store file is\n%sthe code's\n%s", example, got)
@@ -604,18 +604,78 @@ func summed(text string) string {
 	return body + "\nsum " + log.Sum([]byte(body+"\n")).String() + "\n"
 }
 
+// TestOlderStoreFile: a store of format 3, which has no line for validators, opens as
+// one without any.
+func TestOlderStoreFile(t *testing.T) {
+	fs := vfs.NewMem()
+	nodeWith(t, fs, 5)
+	older := strings.Replace(storeFileOf(t, fs), "\nformat 4\n", "\nformat 3\n", 1)
+	setStoreFile(t, fs, summed(strings.Replace(older, "\nvalidators\n", "\n", 1)))
+	e, err := tryOpen(fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := e.Groups()[0].Status(); s.Head.Number == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestValidators: what groups ask of their peers is part of their ids and kept; a
+// store does not open with anything else.
+func TestValidators(t *testing.T) {
+	fs := vfs.NewMem()
+	a, b := identity.NewID("a ticket"), identity.NewID("another")
+	open := func(v ...identity.ID) (identity.ID, error) {
+		e, err := Open(nodeDir, &Options{FS: fs, Validators: v})
+		if err != nil {
+			return identity.ID{}, err
+		}
+		id := e.Groups()[0].ID()
+		return id, e.Close()
+	}
+	id, err := open(a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &Options{Validators: []identity.ID{a, b}}
+	o.Members = []identity.PeerID{{1}}
+	two := o.FoundingGroups()[0].ID
+	o.Validators = []identity.ID{b, a}
+	swapped := o.FoundingGroups()[0].ID
+	o.Validators = nil
+	none := o.FoundingGroups()[0].ID
+	if want := none.DeriveID(a).DeriveID(b); two != want || swapped == two {
+		t.Errorf("%s with two, want %s; %s with them swapped", two, want, swapped)
+	}
+	if again, err := open(); err != nil || again != id {
+		t.Errorf("the store remembers %s, %v; it was %s", again, err, id)
+	}
+	for _, other := range [][]identity.ID{{a}, {b, a}, {a, b, a}} {
+		if _, err := open(other...); !errors.Is(err, ErrMismatch) {
+			t.Errorf("%d others: %v", len(other), err)
+		}
+	}
+	if _, err := open(make([]identity.ID, MaxValidators+1)...); err == nil || !strings.Contains(err.Error(), "Validators: 17, the limit is 16") {
+		t.Error(err)
+	}
+}
+
 // TestNewerStoreFormat: a store of a later format is refused by that name,
 // whatever else the later store file says, and nothing in it is touched.
 func TestNewerStoreFormat(t *testing.T) {
 	fs := vfs.NewMem()
 	nodeWith(t, fs, 5)
 	good := storeFileOf(t, fs)
-	later := strings.Replace(good, "\nformat 3\n", "\nformat 4\n", 1)
+	later := strings.Replace(good, "\nformat 4\n", "\nformat 5\n", 1)
 	for name, text := range map[string]string{
 		"with its sum":                     summed(later),
 		"with another kind of sum":         later,
-		"with lines of its own":            "mosaik store\nformat 4\ncompressed yes\n",
-		"much later, as far as we can see": strings.Replace(good, "\nformat 3\n", "\nformat 100000\n", 1),
+		"with lines of its own":            "mosaik store\nformat 5\ncompressed yes\n",
+		"much later, as far as we can see": strings.Replace(good, "\nformat 4\n", "\nformat 100000\n", 1),
 	} {
 		setStoreFile(t, fs, text)
 		before := contentsOf(t, fs, nodeDir)
@@ -660,8 +720,8 @@ func TestDamagedStoreFile(t *testing.T) {
 	}
 	// With a proper sum it is the lines that must make sense.
 	for _, change := range [][2]string{
-		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 3", "\nformat 1"}, {"\nformat 3", "\nformat 0"},
-		{"\nformat 3", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
+		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 4", "\nformat 1"}, {"\nformat 4", "\nformat 0"},
+		{"\nformat 4", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
 		{"mosaik store", "mosaic store"},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)

@@ -72,10 +72,14 @@ func (o *Options) groupID(name string) identity.ID {
 	if segmentBytes != snapshot.SegmentBytes {
 		sync = identity.FromParts([]byte(syncSignature), binary.LittleEndian.AppendUint64(nil, uint64(segmentBytes)))
 	}
-	return o.groupKey(name).Hashed().
+	id := o.groupKey(name).Hashed().
 		DeriveID(identity.FromParts(parts...)).
 		DeriveID(identity.NewID(machineSignature)).
 		DeriveID(sync)
+	for _, v := range o.Validators {
+		id = id.DeriveID(v)
+	}
+	return id
 }
 
 // groupKey returns a group's key, of which its id tells only the hash.

@@ -45,8 +45,9 @@ var (
 
 // Limits of a node.
 const (
-	MaxMembers = 15   // founders of a group
-	MaxGroups  = 1024 // spread and named together
+	MaxMembers    = 15   // founders of a group
+	MaxGroups     = 1024 // spread and named together
+	MaxValidators = 16   // of a group
 
 	// Options.SegmentBytes.
 	MinSegmentBytes = 64 << 10
@@ -94,6 +95,11 @@ type Options struct {
 	// prove to each other on every connection (Group.BondKey), and so of the groups' ids. Kept,
 	// in the clear. Default zero: there is none, and the keys follow from the names.
 	Secret identity.ID
+	// Validators are the signatures of what the groups ask of the entries of their peers
+	// (identity.Clause), in order. They are part of the groups' ids, so that peers which
+	// would answer differently are of different groups; the asking is for whoever makes the
+	// connections. Kept. Default: nothing is asked.
+	Validators []identity.ID
 	// Spread is the number of groups that keys are spread over (GroupFor).
 	// Kept. Default 1: batches are made per group, and the rate lives from them. More
 	// groups than processors only divide the same work.
@@ -244,6 +250,7 @@ func (o *Options) withDefaults() *Options {
 	}
 	out.Members = slices.Clone(out.Members)
 	out.Named = slices.Clone(out.Named)
+	out.Validators = slices.Clone(out.Validators)
 	if out.FS == nil {
 		out.FS = vfs.Default
 	}
@@ -277,6 +284,8 @@ func (o *Options) validate() error {
 	switch {
 	case len(o.Members) > MaxMembers:
 		return bad("Members: %d, the limit is %d", len(o.Members), MaxMembers)
+	case len(o.Validators) > MaxValidators:
+		return bad("Validators: %d, the limit is %d", len(o.Validators), MaxValidators)
 	case o.Spread < 0 || o.Spread+len(o.Named) > MaxGroups:
 		return bad("Spread and Named: %d and %d groups, the limit is %d together", o.Spread, len(o.Named), MaxGroups)
 	case o.Preference < Normal || o.Preference > Observer:

@@ -18,19 +18,22 @@ import (
 // can read it, and ends in a digest of itself:
 //
 //	mosaik store
-//	format 3
+//	format 4
 //	host <hostname>
 //	peer <hex>
 //	members <hex> ...
 //	incarnation <n>, how often the node has come back without its disk
 //	secret <hex>, Options.Secret; zeros: none
+//	validators <hex> ..., Options.Validators; format 3 has no such line
 //	spread <n>
 //	segment <bytes>
 //	named <quoted name> ...
 //	sum <BLAKE3 hex of all lines above>
 const (
 	storeFileName = "MOSAIK"
-	storeFormat   = 3
+	storeFormat   = 4
+	// oldestFormat is the oldest that is read: the next writing makes it storeFormat.
+	oldestFormat = 3
 )
 
 type storeFile struct {
@@ -40,6 +43,7 @@ type storeFile struct {
 	// incarnation tells the replicas of a member apart that has lost its disk (rejoin.go).
 	incarnation uint64
 	secret      identity.ID
+	validators  []identity.ID
 	spread      int
 	segment     int64 // Options.SegmentBytes
 	named       []string
@@ -51,7 +55,11 @@ func (s *storeFile) encode() []byte {
 	for _, m := range s.members {
 		fmt.Fprintf(&b, " %s", m)
 	}
-	fmt.Fprintf(&b, "\nincarnation %d\nsecret %s\nspread %d\nsegment %d\nnamed", s.incarnation, s.secret, s.spread, s.segment)
+	fmt.Fprintf(&b, "\nincarnation %d\nsecret %s\nvalidators", s.incarnation, s.secret)
+	for _, v := range s.validators {
+		fmt.Fprintf(&b, " %s", v)
+	}
+	fmt.Fprintf(&b, "\nspread %d\nsegment %d\nnamed", s.spread, s.segment)
 	for _, n := range s.named {
 		fmt.Fprintf(&b, " %s", strconv.Quote(n))
 	}
@@ -84,7 +92,7 @@ func decodeStoreFile(text string) (*storeFile, error) {
 	if err != nil || n < 1 {
 		return nil, fmt.Errorf("format %q is not a number from 1", format)
 	}
-	if n < storeFormat {
+	if n < oldestFormat {
 		return nil, fmt.Errorf("%w: store format %d, this program knows %d: its groups would have other ids: copy the records into a new store, reading them with the version that wrote them", log.ErrOlderFormat, n, storeFormat)
 	}
 	if n > storeFormat {
@@ -133,6 +141,19 @@ func decodeStoreFile(text string) (*storeFile, error) {
 	}
 	if s.secret, err = identity.ParseID(secret); err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if n > 3 {
+		validators, err := field("validators")
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range strings.Fields(validators) {
+			id, err := identity.ParseID(v)
+			if err != nil {
+				return nil, fmt.Errorf("validators: %w", err)
+			}
+			s.validators = append(s.validators, id)
+		}
 	}
 	spread, err := field("spread")
 	if err != nil {
@@ -224,6 +245,12 @@ func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
 	}
 	if o.Secret != s.secret {
 		return false, fmt.Errorf("%w: Secret is not the one the store was made with", ErrMismatch)
+	}
+	if o.Validators == nil {
+		o.Validators = s.validators
+	}
+	if !slices.Equal(o.Validators, s.validators) {
+		return false, fmt.Errorf("%w: Validators are %d, the store was made with %d, or with others: a group that asks for something else is another group", ErrMismatch, len(o.Validators), len(s.validators))
 	}
 	if o.Spread == 0 {
 		o.Spread = s.spread

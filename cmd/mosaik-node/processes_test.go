@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -79,6 +80,95 @@ func (p *processes) run(args ...string) string {
 		p.t.Fatalf("%v: exit code %d\n%s%s", args, code, &out, &errOut)
 	}
 	return out.String()
+}
+
+// TestTickets: three processes ask each other for tickets. One whose file runs out
+// of them is cut off, with the reason in its metrics and in those of the others, and
+// takes part again when the file has a fresh one, without being started anew.
+func TestTickets(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	p := newProcesses(t, 3)
+	desk := filepath.Join(t.TempDir(), "desk")
+	issuer := strings.TrimSpace(p.run("init", "--dir", desk))
+	files := make([]string, 3)
+	give := func(i int, life time.Duration) {
+		t.Helper()
+		member, _, _ := strings.Cut(strings.Split(p.args[i][3], ",")[i], "@")
+		token := p.run("ticket", "issue", "--key", filepath.Join(desk, keyFile), "--subject", member, "--issuer", "desk", "--expires", life.String())
+		if err := errors.Join(os.WriteFile(files[i]+".new", []byte(token), 0o600), os.Rename(files[i]+".new", files[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		files[i] = filepath.Join(p.dirs[i], "tickets")
+		give(i, time.Hour)
+		p.args[i] = append(p.args[i], "--ticket-key", "EdDSA:"+issuer, "--ticket-issuer", "desk", "--ticket-file", files[i])
+		p.start(i)
+	}
+	leader := p.leads(ctx, 0)
+	third := (leader + 1) % 3
+	sent := 0
+	key := identity.NewID("prices")
+	stores := make([]log.Store, 3)
+	for i := range stores {
+		var err error
+		if stores[i], err = p.client(i).Store(""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send := func(i int) {
+		t.Helper()
+		if _, err := stores[i].Append(ctx, key, fmt.Appendf(nil, "%d", sent)); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	send(third)
+	give(third, 3*time.Second)
+	for !p.counts(third, "ticket-expired") || !p.counts(leader, "ticket-expired") {
+		send(leader)
+	}
+	for range 20 {
+		send(leader)
+	}
+	give(third, time.Hour)
+	send(third)
+	count := 0
+	for run, err := range stores[third].Scan(ctx, log.Query{Key: key}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, payload := range run.Records() {
+			if string(payload) != fmt.Sprint(count) {
+				t.Fatalf("record %d is %q", count, payload)
+			}
+			count++
+		}
+	}
+	if count != sent {
+		t.Errorf("%d records, %d were sent", count, sent)
+	}
+}
+
+// counts reports whether a node's metrics have counted the reason.
+func (p *processes) counts(i int, reason string) bool {
+	p.t.Helper()
+	resp, err := http.Get(p.nodes[i].admin + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, `reason="`+reason+`"`) && !strings.HasSuffix(line, " 0\n") {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *processes) start(i int) {

@@ -58,6 +58,10 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 			return bad("members", errors.New("they are those of a network; it has to be named with network"))
 		case s.secretFile != "":
 			return bad("secret-file", errors.New("it is shared by the members of a network; it has to be named with network"))
+		case len(s.ticketKeys) > 0:
+			return bad("ticket-key", errors.New("the members of a network ask for tickets; it has to be named with network"))
+		case s.ticketFile != "":
+			return bad("ticket-file", errors.New("tickets are shown to the members of a network; it has to be named with network"))
 		}
 		return nil
 	}
@@ -70,7 +74,7 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 	if _, err := parseMembers(s.members); err != nil {
 		return bad("members", err)
 	}
-	return nil
+	return s.checkTickets(bad)
 }
 
 // keyPath returns where the node's key is.
@@ -114,6 +118,14 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 			return nil, err
 		}
 	}
+	if o.Clauses, err = s.ticketClauses(); err != nil {
+		return nil, err
+	}
+	if s.ticketFile != "" {
+		if o.Tickets, err = readTickets(s.ticketFile); err != nil {
+			return nil, err
+		}
+	}
 	return o, nil
 }
 
@@ -144,7 +156,8 @@ func readSecret(path string) (identity.ID, error) {
 // opened is the store that serve runs on: alone, or as one of a network.
 type opened struct {
 	*mosaik.Node
-	peer *mosaik.Peer // nil: alone
+	peer    *mosaik.Peer // nil: alone
+	tickets *ticketWatch // nil: there is no file of tickets
 }
 
 // open opens the store.
@@ -165,12 +178,17 @@ func (s *settings) open(logger *slog.Logger) (*opened, error) {
 		return nil, err
 	}
 	logger.Info("one of a network", "network", s.network, "peer", p.Peer().String(), "listen", p.Endpoint.Addr().String(), "members", members(p.Node))
-	return &opened{p.Node, p}, nil
+	node := &opened{Node: p.Node, peer: p}
+	if s.ticketFile != "" {
+		node.tickets = watchTickets(p, s.ticketFile, logger)
+	}
+	return node, nil
 }
 
 // Close closes the store, and leaves the network.
 func (o *opened) Close() error {
 	if o.peer != nil {
+		o.tickets.stop()
 		return o.peer.Close()
 	}
 	return o.Node.Close()

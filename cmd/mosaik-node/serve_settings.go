@@ -37,6 +37,10 @@ type settings struct {
 	// Of a network (serve_peer.go).
 	network, key, peerListen, secretFile string
 	members                              []string
+	// Of the tickets that its members ask each other for (serve_tickets.go).
+	ticketKeys, ticketIssuers, ticketAudiences, ticketClaims []string
+	ticketLifetime                                           time.Duration
+	ticketFile                                               string
 
 	set    *pflag.FlagSet
 	config string // path of the file
@@ -69,6 +73,12 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.StringVar(&s.peerListen, "peer-listen", "127.0.0.1:7072", "address for the other nodes of the network, HOST:PORT")
 	f.StringSliceVar(&s.members, "members", nil, "those that found the groups, PEER@HOST:PORT each, in the same order on all (default: as the store has them)")
 	f.StringVar(&s.secretFile, "secret-file", "", "file with what only the members know, the same on all")
+	f.StringSliceVar(&s.ticketKeys, "ticket-key", nil, "members need a ticket signed by one of these, ALG:HEX as for ticket verify; this and the other settings of tickets the same on all (default: no ticket)")
+	f.StringSliceVar(&s.ticketIssuers, "ticket-issuer", nil, "issuers of tickets that are allowed (default: any)")
+	f.StringSliceVar(&s.ticketAudiences, "ticket-audience", nil, "audiences of tickets that are allowed (default: any)")
+	f.StringSliceVar(&s.ticketClaims, "ticket-claim", nil, "claims a ticket must have, NAME=VALUE")
+	f.DurationVar(&s.ticketLifetime, "ticket-max-lifetime", 0, "how long a ticket may be valid yet, in whole seconds (default: as long as it likes)")
+	f.StringVar(&s.ticketFile, "ticket-file", "", "file with the node's own tickets, one a line; it is read again when it changes")
 	f.Var(&s.maxBodyBytes, "max-body-bytes", "largest body of one append request")
 	cmd.Flags().AddFlagSet(f)
 	cmd.Flags().StringVar(&s.config, "config", "", "TOML file with settings under the names of these flags (MOSAIK_CONFIG)")

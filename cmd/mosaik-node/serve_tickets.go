@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/mosaik-engine/mosaik"
+	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/conf"
+	"github.com/mosaik-engine/mosaik/identity"
+)
+
+// The settings of tickets: which ones the node asks the other members for, and which
+// it has itself.
+
+// checkTickets says what is wrong with them.
+func (s *settings) checkTickets(bad func(name string, err error) error) error {
+	if len(s.ticketKeys) == 0 {
+		for name, set := range map[string]bool{
+			"ticket-issuer": len(s.ticketIssuers) > 0, "ticket-audience": len(s.ticketAudiences) > 0,
+			"ticket-claim": len(s.ticketClaims) > 0, "ticket-max-lifetime": s.ticketLifetime != 0,
+		} {
+			if set {
+				return bad(name, errors.New("it says which tickets are good, but no ticket is asked for; that needs a ticket-key"))
+			}
+		}
+		return nil
+	}
+	if _, err := s.ticketClauses(); err != nil {
+		return bad("ticket-key", err)
+	}
+	return nil
+}
+
+// ticketClauses returns what the node asks of the members' entries.
+func (s *settings) ticketClauses() ([]identity.Clause, error) {
+	if len(s.ticketKeys) == 0 {
+		return nil, nil
+	}
+	o := identity.JWTOptions{Issuers: s.ticketIssuers, Audiences: s.ticketAudiences, MaxLifetime: s.ticketLifetime}
+	for i, text := range s.ticketKeys {
+		k, err := jwtKeyOf(text)
+		if err != nil {
+			return nil, fmt.Errorf("number %d: %w", i+1, err)
+		}
+		o.Keys = append(o.Keys, k)
+	}
+	var err error
+	if o.Claims, err = claimsOf(s.ticketClaims); err != nil {
+		return nil, err
+	}
+	validator, err := identity.NewJWT(o)
+	if err != nil {
+		return nil, err
+	}
+	return []identity.Clause{identity.Require(validator)}, nil
+}
+
+// readTickets reads a file of tickets: JSON Web Tokens, one a line.
+func readTickets(path string) ([]identity.Ticket, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ticket-file: %w", conf.ErrConfig, err)
+	}
+	defer f.Close()
+	const most = identity.MaxTickets * (identity.MaxTicket + 2)
+	content, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: ticket-file: %w", conf.ErrConfig, err)
+	}
+	if len(content) > most {
+		return nil, fmt.Errorf("%w: ticket-file: %s has more than %d bytes", conf.ErrConfig, path, most)
+	}
+	var tickets []identity.Ticket
+	for line := range strings.Lines(string(content)) {
+		if line = strings.TrimSpace(line); line != "" {
+			tickets = append(tickets, identity.Ticket{Class: identity.JWTClass(), Data: []byte(line)})
+		}
+	}
+	if len(tickets) > identity.MaxTickets {
+		return nil, fmt.Errorf("%w: ticket-file: %s has %d tickets, at most %d are possible", conf.ErrConfig, path, len(tickets), identity.MaxTickets)
+	}
+	return tickets, nil
+}
+
+// ticketPoll is how often the file of tickets is looked at. It is short beside the life
+// of a ticket, and its reading costs nothing to speak of.
+const ticketPoll = time.Second
+
+// ticketWatch shows the network the tickets that a file has.
+//
+// Goroutines: runWatch, one; ends with stop.
+type ticketWatch struct {
+	peer   *mosaik.Peer
+	path   string
+	logger *slog.Logger
+	ended  chan struct{}
+	done   chan struct{}
+}
+
+func watchTickets(p *mosaik.Peer, path string, logger *slog.Logger) *ticketWatch {
+	w := &ticketWatch{p, path, logger, make(chan struct{}), make(chan struct{})}
+	go w.runWatch()
+	return w
+}
+
+// stop ends it; nil has ended.
+func (w *ticketWatch) stop() {
+	if w != nil {
+		close(w.ended)
+		<-w.done
+	}
+}
+
+// runWatch looks at the file again and again. Whoever writes it should rename a
+// complete one into its place. Half a ticket does no harm but for the moment until the
+// rest is there: it is shown, and refused.
+func (w *ticketWatch) runWatch() {
+	defer close(w.done)
+	ticker := time.NewTicker(ticketPoll)
+	defer ticker.Stop()
+	var failed string // the last failure that was told
+	for {
+		select {
+		case <-w.ended:
+			return
+		case <-ticker.C:
+		}
+		err := w.look()
+		if err == nil {
+			failed = ""
+		} else if err.Error() != failed {
+			failed = err.Error()
+			w.logger.Warn("the tickets stay as they are", "err", err)
+		}
+	}
+}
+
+// look shows the file's tickets if they are not those that are shown already.
+func (w *ticketWatch) look() error {
+	tickets, err := readTickets(w.path)
+	if err != nil {
+		return err
+	}
+	shown := w.peer.Endpoint.Entry().Entry.Tickets
+	entry := identity.PeerEntry{Tickets: tickets}
+	entry.Normalize()
+	if equalTickets(entry.Tickets, shown) {
+		return nil
+	}
+	if err := w.peer.SetTickets(tickets); err != nil {
+		return err
+	}
+	w.logger.Info("the node shows other tickets", "tickets", len(entry.Tickets))
+	return nil
+}
+
+// equalTickets reports whether two entries' tickets are the same.
+func equalTickets(a, b []identity.Ticket) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Class != b[i].Class || !bytes.Equal(a[i].Data, b[i].Data) {
+			return false
+		}
+	}
+	return true
+}
