@@ -145,11 +145,16 @@ func (n *nodes) append(ctx context.Context, key int, payloads payloads) ticket {
 	return ticket{future: n.home[key].AppendAsync(ctx, n.keys[key], payloads...)}
 }
 
-// records returns how many records all groups have.
+// records returns how many records the logs have, those of the engine's own left out:
+// it seals segments while others append.
 func (n *nodes) records() int {
 	total := 0
 	for _, g := range n.group {
-		total += int(g.Status().Records)
+		for _, k := range g.Keys() {
+			if engine.SystemName(k.Key) == "" {
+				total += int(k.Records)
+			}
+		}
 	}
 	return total
 }
