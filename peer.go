@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,8 +58,6 @@ type Peer struct {
 	Endpoint *network.Endpoint
 	shards   *network.Shards
 	stop     func()
-	key      identity.Key
-	entry    sync.Mutex // held from reading the node's entry to replacing it
 }
 
 // OpenPeer opens the store in dir and takes part in its groups over the network. The
@@ -80,17 +77,9 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 	for _, c := range o.Clauses {
 		store.Validators = append(store.Validators, c.Signature())
 	}
-	now := uint64(time.Now().UnixMilli())
-	entry, err := identity.SignEntry(identity.PeerEntry{
-		Protocol: [3]uint16{0, 1, 0}, Network: identity.NewID(o.Network), Peer: store.Peer,
-		Version: identity.EntryVersion{Started: now, Updated: now}, Tickets: o.Tickets,
-	}, o.Key)
-	if err != nil {
-		return nil, fmt.Errorf("mosaik: Tickets: %w", err)
-	}
-	p := &Peer{stop: func() {}, key: o.Key}
+	p := &Peer{stop: func() {}}
 	p.Endpoint, err = network.Open(network.Options{
-		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: o.Addresses, Entry: entry,
+		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: o.Addresses,
 		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: o.Events,
 	})
 	if err != nil {
@@ -101,6 +90,9 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
+	if err := p.SetTickets(o.Tickets); err != nil {
+		return nil, err
+	}
 	// Others may ask before the store is open.
 	var open atomic.Pointer[Node]
 	node := func() (*Node, error) {
@@ -183,16 +175,7 @@ func membersOnly(members []identity.PeerID, clause identity.Clause) network.Auth
 // again when it has fresh ones. The error wraps identity.ErrEntry, and nothing has
 // changed then.
 func (p *Peer) SetTickets(tickets []identity.Ticket) error {
-	p.entry.Lock()
-	defer p.entry.Unlock()
-	e := p.Endpoint.Entry().Entry
-	e.Tickets = tickets
-	e.Version.Updated = max(e.Version.Updated+1, uint64(time.Now().UnixMilli()))
-	s, err := identity.SignEntry(e, p.key)
-	if err != nil {
-		return err
-	}
-	return p.Endpoint.SetEntry(s)
+	return p.Endpoint.ChangeEntry(func(e *identity.PeerEntry) { e.Tickets = tickets })
 }
 
 // Close closes the store and leaves the network.

@@ -43,6 +43,8 @@ func Targets() []Target {
 		{"network", "FuzzReadmit", "a member's request to be taken back, and the answer"},
 		{"network", "FuzzRefused", "which groups a connection was refused for"},
 		{"network", "FuzzShardMessages", "a request for a part of a shard, and the answer"},
+		{"network/catalog", "FuzzGossip", "what a peer says of others, three messages"},
+		{"network/catalog", "FuzzMessage", "a message of the catalog"},
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
 		{"snapshot", "FuzzExport", "an export of a group"},
 		{"snapshot", "FuzzManifest", "the manifest of a sealed segment"},

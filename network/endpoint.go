@@ -28,6 +28,7 @@ type Endpoint struct {
 	listener    net.Listener
 	groups      atomic.Pointer[groupTable]
 	entry       atomic.Pointer[identity.SignedEntry] // of this node
+	changing    sync.Mutex                           // held by ChangeEntry
 	counters    *counters
 
 	ctx     context.Context // of all dials; ends with Close

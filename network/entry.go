@@ -37,6 +37,26 @@ func (e *Endpoint) SetEntry(s *identity.SignedEntry) error {
 	return nil
 }
 
+// ChangeEntry changes a copy of what this node says of itself, an empty entry at first,
+// signs it as the next version and shows it (SetEntry). Lists that change replaces must
+// not be changed in place. The error wraps identity.ErrEntry; nothing has changed then.
+func (e *Endpoint) ChangeEntry(change func(*identity.PeerEntry)) error {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	now := uint64(time.Now().UnixMilli())
+	next := identity.PeerEntry{Protocol: [3]uint16{0, 1, 0}, Network: e.network, Peer: e.peer, Version: identity.EntryVersion{Started: now}}
+	if before := e.entry.Load(); before != nil {
+		next = before.Entry
+	}
+	next.Version.Updated = max(next.Version.Updated+1, now)
+	change(&next)
+	s, err := identity.SignEntry(next, e.opts.Key)
+	if err != nil {
+		return err
+	}
+	return e.SetEntry(s)
+}
+
 // Entry returns what this node says of itself, nil if nothing.
 func (e *Endpoint) Entry() *identity.SignedEntry { return e.entry.Load() }
 
