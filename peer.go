@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/network"
+	"github.com/mosaik-engine/mosaik/network/catalog"
 	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
@@ -27,8 +29,17 @@ type PeerOptions struct {
 	Network string
 	// Listen is the TCP address to listen at (network.Options.Listen).
 	Listen string
-	// Addresses returns where a member may be (network.Options.Addresses).
+	// Addresses returns where a member may be (network.Options.Addresses). With Discovery
+	// it need not know all of them.
 	Addresses func(identity.PeerID) []string
+	// Advertise is where others can reach this node, each host:port, the best first. It
+	// stands in the node's entry. Default: the address it listens at, if that is a single
+	// one.
+	Advertise []string
+	// Discovery has the node keep a catalog of the network's peers, and be in that of the
+	// others. Without a Bootstrap of its own it begins with the members whose Addresses are
+	// known. Nil: the node knows of nobody but the members.
+	Discovery *catalog.Options
 	// Clauses are what the entry of a member has to fulfil, each of them, to take part in
 	// the groups: as a rule, that it holds a ticket which a validator accepts
 	// (identity.Require). They are part of the groups' ids, so all members must ask for the
@@ -56,8 +67,10 @@ type Peer struct {
 	*Node
 	// Endpoint is the node's place in its network.
 	Endpoint *network.Endpoint
-	shards   *network.Shards
-	stop     func()
+	// Catalog is what it knows of its network; nil without PeerOptions.Discovery.
+	Catalog *catalog.Catalog
+	shards  *network.Shards
+	stop    func()
 }
 
 // OpenPeer opens the store in dir and takes part in its groups over the network. The
@@ -78,9 +91,29 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 		store.Validators = append(store.Validators, c.Signature())
 	}
 	p := &Peer{stop: func() {}}
+	// The endpoint asks before there is a catalog, and goes on when there is none any more.
+	var found atomic.Pointer[catalog.Catalog]
+	addresses := func(id identity.PeerID) (all []string) {
+		if o.Addresses != nil {
+			all = o.Addresses(id)
+		}
+		if c := found.Load(); c != nil {
+			all = append(slices.Clone(all), c.Addresses(id)...)
+		}
+		return all
+	}
+	events := o.Events
+	events.Entry = func(s *identity.SignedEntry) {
+		if c := found.Load(); c != nil {
+			c.Hear(s)
+		}
+		if o.Events.Entry != nil {
+			o.Events.Entry(s)
+		}
+	}
 	p.Endpoint, err = network.Open(network.Options{
-		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: o.Addresses,
-		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: o.Events,
+		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: addresses,
+		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: events,
 	})
 	if err != nil {
 		return nil, err
@@ -90,8 +123,27 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := p.SetTickets(o.Tickets); err != nil {
+	err = p.Endpoint.ChangeEntry(func(e *identity.PeerEntry) {
+		e.Tickets, e.Addresses = o.Tickets, o.Advertise
+		if a, ok := p.Endpoint.Addr().(*net.TCPAddr); ok && e.Addresses == nil && !a.IP.IsUnspecified() {
+			e.Addresses = []string{a.String()}
+		}
+	})
+	if err != nil {
 		return nil, err
+	}
+	if o.Discovery != nil {
+		discovery := *o.Discovery
+		if discovery.Bootstrap == nil {
+			discovery.Bootstrap = membersAt(store.Members, o.Addresses)
+		}
+		if discovery.Logger == nil {
+			discovery.Logger = store.Logger
+		}
+		if p.Catalog, err = catalog.Open(p.Endpoint, discovery); err != nil {
+			return nil, err
+		}
+		found.Store(p.Catalog)
 	}
 	// Others may ask before the store is open.
 	var open atomic.Pointer[Node]
@@ -139,7 +191,30 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 	for _, g := range p.Groups() {
 		groups = append(groups, engine.GroupKey{Name: g.Name(), ID: g.ID(), Key: g.BondKey()})
 	}
-	return p, p.carry(groups, store.Members)
+	if err := p.carry(groups, store.Members); err != nil {
+		return nil, err
+	}
+	return p, p.change(func(e *identity.PeerEntry) {
+		e.Groups = nil
+		for _, g := range groups[:min(len(groups), identity.MaxEntryIDs)] { // more do not fit
+			e.Groups = append(e.Groups, g.ID)
+		}
+	})
+}
+
+// membersAt returns a bootstrap of the members whose addresses are known.
+func membersAt(members []identity.PeerID, addresses func(identity.PeerID) []string) func(context.Context) []catalog.Seed {
+	return func(context.Context) (seeds []catalog.Seed) {
+		if addresses == nil {
+			return nil
+		}
+		for _, m := range members {
+			if at := addresses(m); len(at) > 0 {
+				seeds = append(seeds, catalog.Seed{Peer: m, Addresses: at})
+			}
+		}
+		return seeds
+	}
 }
 
 // carry has the endpoint carry the traffic of the groups.
@@ -151,9 +226,13 @@ func (p *Peer) carry(groups []engine.GroupKey, members []identity.PeerID) error 
 	return p.Endpoint.SetGroups(carried)
 }
 
-// membersOnly lets in members for as long as their entries fulfil the clause.
+// membersOnly lets in members for as long as their entries fulfil the clause. Everybody
+// may take part in the catalog, if there is one.
 func membersOnly(members []identity.PeerID, clause identity.Clause) network.Authorizer {
 	return func(_ context.Context, r network.Request) (time.Time, error) {
+		if r.Protocol == catalog.Protocol {
+			return time.Time{}, nil
+		}
 		if !slices.Contains(members, r.Peer) {
 			return time.Time{}, fmt.Errorf("%w: %s is not among the members", network.NotAllowed, r.Peer.Short())
 		}
@@ -175,7 +254,15 @@ func membersOnly(members []identity.PeerID, clause identity.Clause) network.Auth
 // again when it has fresh ones. The error wraps identity.ErrEntry, and nothing has
 // changed then.
 func (p *Peer) SetTickets(tickets []identity.Ticket) error {
-	return p.Endpoint.ChangeEntry(func(e *identity.PeerEntry) { e.Tickets = tickets })
+	return p.change(func(e *identity.PeerEntry) { e.Tickets = tickets })
+}
+
+// change changes this node's entry.
+func (p *Peer) change(change func(*identity.PeerEntry)) error {
+	if p.Catalog != nil {
+		return p.Catalog.Change(change)
+	}
+	return p.Endpoint.ChangeEntry(change)
 }
 
 // Close closes the store and leaves the network.
@@ -186,6 +273,9 @@ func (p *Peer) Close() (err error) {
 	p.stop()
 	if p.shards != nil {
 		err = errors.Join(err, p.shards.Close())
+	}
+	if p.Catalog != nil {
+		err = errors.Join(err, p.Catalog.Close())
 	}
 	return errors.Join(err, p.Endpoint.Close())
 }

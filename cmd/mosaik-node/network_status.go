@@ -7,9 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -82,50 +80,6 @@ func printNetwork(g *globals, n api.Network) error {
 		for _, reason := range slices.Sorted(maps.Keys(counts.of)) {
 			fmt.Fprintf(t, "%s\t%d %s\n", counts.name, counts.of[reason], reason)
 		}
-	}
-	return t.Flush()
-}
-
-// newPeerListCmd returns the verb that lists the nodes a node is connected with.
-func newPeerListCmd(g *globals) *cobra.Command {
-	var node string
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the nodes that a node is connected with",
-		Long: `Asks a running node for its connections: one line for each, with the peer, what is
-spoken over it, where the peer is, and since when. With --json it prints one object a
-line.`,
-		Example: `  mosaik-node peer list --node http://127.0.0.1:7070`,
-		Args:    exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return onNetwork(cmd, node, func(n api.Network) error { return printPeers(g, n.Conns) })
-		},
-	}
-	cmd.Flags().StringVar(&node, "node", "", nodeFlagHelp)
-	return cmd
-}
-
-func printPeers(g *globals, conns []api.Conn) error {
-	slices.SortFunc(conns, func(a, b api.Conn) int {
-		return cmp.Or(a.Peer.Compare(b.Peer), strings.Compare(a.Protocol, b.Protocol), a.Since.Compare(b.Since))
-	})
-	t := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PEER\tPROTOCOL\tADDRESS\tMADE BY\tGROUPS\tSINCE")
-	for _, c := range conns {
-		if g.json {
-			if err := printLine(g.out, c); err != nil {
-				return err
-			}
-			continue
-		}
-		by := "the peer"
-		if c.Dialled {
-			by = "this node"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Peer, c.Protocol, c.Address, by, len(c.Groups), c.Since.Format(time.RFC3339))
-	}
-	if g.json {
-		return nil
 	}
 	return t.Flush()
 }

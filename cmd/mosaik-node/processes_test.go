@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,89 @@ func TestTickets(t *testing.T) {
 	}
 	if count != sent {
 		t.Errorf("%d records, %d were sent", count, sent)
+	}
+}
+
+// TestDiscovery: three processes of which each knows but the first one's address found a
+// group, because they find each other, and tell of all; a fourth, who is no member, is
+// known to all and gets nothing of the group; one that stops is gone.
+func TestDiscovery(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	p := newProcesses(t, 3)
+	members := strings.Split(p.args[0][3], ",")
+	for i := range members {
+		list := append([]string(nil), members...)
+		for j := range list {
+			if j != 0 && j != i {
+				list[j], _, _ = strings.Cut(list[j], "@")
+			}
+		}
+		p.args[i] = append(slices.Clone(p.args[i]), "--members", strings.Join(list, ","), "--discover")
+		p.args[i][3] = members[0] // of --members, which the later one replaces
+		p.args[i] = slices.Delete(p.args[i], 2, 4)
+		p.start(i)
+	}
+	leader := p.leads(ctx, 2)
+	store, err := p.client(2).Store("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Append(ctx, identity.NewID("notes"), []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	peers := func(node string) (ids []string) {
+		t.Helper()
+		for line := range strings.Lines(p.run("peer", "list", "--node", node, "--json")) {
+			var one api.Peer
+			if err := json.Unmarshal([]byte(line), &one); err != nil {
+				t.Fatal(err)
+			}
+			if len(one.Addresses) > 0 && len(one.Groups) == 1 {
+				ids = append(ids, one.Peer.String())
+			}
+		}
+		return ids
+	}
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		for !holds() {
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatal("not in time: ", what)
+			}
+		}
+	}
+	for i := range 3 {
+		until("all are known", func() bool { return len(peers(p.nodes[i].api)) == 3 })
+	}
+
+	// A node of the network that is no member of theirs.
+	dir := filepath.Join(t.TempDir(), "guest")
+	guest := strings.TrimSpace(p.run("init", "--dir", dir))
+	n, err := startNode(p.program, dir, "--network", "test", "--key", filepath.Join(dir, keyFile), "--members", guest, "--peer-listen", "127.0.0.1:0",
+		"--discover", "--bootstrap", members[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.nodes = append(p.nodes, n)
+	until("the guest is known", func() bool { return slices.Contains(peers(p.nodes[1].api), guest) })
+	until("the guest knows all", func() bool { return len(peers(n.api)) == 4 })
+	if text := p.run("peer", "show", guest[:12], "--node", p.nodes[1].api); !strings.Contains(text, " 127.0.0.1:") || strings.Contains(text, "mosaik/raft") {
+		t.Error(text)
+	}
+	if text := p.run("peer", "ping", guest[:12], "--node", p.nodes[leader].api, "--count", "2"); strings.Count(text, " answered after ") != 2 {
+		t.Error(text)
+	}
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.nodes = p.nodes[:3]
+	until("the guest is gone", func() bool { return !slices.Contains(peers(p.nodes[1].api), guest) })
+	var out, errOut bytes.Buffer
+	if code := run(ctx, []string{"peer", "show", guest, "--node", p.nodes[1].api}, nil, &out, &errOut); code != exitFailed || !strings.Contains(errOut.String(), "the node knows no peer") {
+		t.Errorf("exit code %d, %s", code, &errOut)
 	}
 }
 

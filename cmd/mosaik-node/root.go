@@ -98,7 +98,7 @@ one TOML file, all under the same names.`,
 			newNodeRebuildCmd(g)),
 		newOnceCmd(g),
 		newNounCmd("peer", "Look at other nodes", `A peer is another node of the network, by its key.`,
-			newPeerListCmd(g)),
+			newPeerListCmd(g), newPeerPingCmd(g), newPeerShowCmd(g)),
 		newNounCmd("pointer", "Check evidence", `A pointer is evidence: it names a commit by its number and its hash, and perhaps a
 record in it. Every write returns one.`,
 			newPointerVerifyCmd(g)),

@@ -103,7 +103,7 @@ func serve(ctx context.Context, s *settings, errOut io.Writer) (err error) {
 		}
 		return err
 	}
-	handler := api.NewServer(e, api.Options{Logger: logger, MaxBody: int64(s.maxBodyBytes), Network: node.network(s.network)})
+	handler := api.NewServer(e, api.Options{Logger: logger, MaxBody: int64(s.maxBodyBytes), Network: node.network(s.network), Peers: node.peers(), Ping: node.ping()})
 	public, err := listen(ctx, "api", s.listen, handler, logger)
 	if err != nil {
 		return err

@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mosaik-engine/mosaik"
 	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
 	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/conf"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/network"
+	"github.com/mosaik-engine/mosaik/network/catalog"
 )
 
 // The part of the settings that makes a node one of a network. A node without
@@ -56,6 +58,8 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 		switch {
 		case len(s.members) > 0:
 			return bad("members", errors.New("they are those of a network; it has to be named with network"))
+		case s.discover || len(s.bootstrap) > 0 || s.bootstrapDNS != "" || len(s.advertise) > 0:
+			return bad("discover", errors.New("there are peers to find in a network; it has to be named with network"))
 		case s.secretFile != "":
 			return bad("secret-file", errors.New("it is shared by the members of a network; it has to be named with network"))
 		case len(s.ticketKeys) > 0:
@@ -73,6 +77,19 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 	}
 	if _, err := parseMembers(s.members); err != nil {
 		return bad("members", err)
+	}
+	if !s.discover && (len(s.bootstrap) > 0 || s.bootstrapDNS != "") {
+		return bad("bootstrap", errors.New("it is where finding peers begins; that needs discover"))
+	}
+	if seeds, err := parseMembers(s.bootstrap); err != nil {
+		return bad("bootstrap", err)
+	} else if i := slices.IndexFunc(seeds, func(m memberAddress) bool { return m.address == "" }); i >= 0 {
+		return bad("bootstrap", fmt.Errorf("number %d has no address: PEER@HOST:PORT is wanted", i+1))
+	}
+	for _, a := range s.advertise {
+		if err := identity.CheckAddress(a); err != nil {
+			return bad("advertise", err)
+		}
 	}
 	return s.checkTickets(bad)
 }
@@ -118,6 +135,10 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 			return nil, err
 		}
 	}
+	o.Advertise = s.advertise
+	if s.discover {
+		o.Discovery = s.discovery(logger, o)
+	}
 	if o.Clauses, err = s.ticketClauses(); err != nil {
 		return nil, err
 	}
@@ -127,6 +148,26 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 		}
 	}
 	return o, nil
+}
+
+// discovery returns how the node finds others: it begins with the members, with the
+// peers of bootstrap and with those a name server has.
+func (s *settings) discovery(logger *slog.Logger, o *mosaik.PeerOptions) *catalog.Options {
+	var seeds []catalog.Seed
+	known := append(slices.Clone(s.members), s.bootstrap...)
+	for _, text := range known {
+		list, err := parseMembers([]string{text})
+		if err == nil && list[0].address != "" && list[0].peer != o.Key.PeerID() { // check has seen the others
+			seeds = append(seeds, catalog.Seed{Peer: list[0].peer, Addresses: []string{list[0].address}})
+		}
+	}
+	begin := catalog.Static(seeds...)
+	if s.bootstrapDNS != "" {
+		begin = catalog.Together(begin, catalog.DNS(net.DefaultResolver, s.bootstrapDNS, func(err error) {
+			logger.Warn("no seeds from the name server", "err", err)
+		}))
+	}
+	return &catalog.Options{Bootstrap: begin, Logger: logger}
 }
 
 // minSecret is how long a secret is at least, in bytes.
@@ -208,6 +249,28 @@ func (o *opened) network(name string) func() api.Network {
 		return nil
 	}
 	return func() api.Network { return api.NetworkOf(name, o.peer.Endpoint) }
+}
+
+// peers returns what describes the peers that the node knows of; nil: it is alone.
+func (o *opened) peers() func() []api.Peer {
+	if o.peer == nil {
+		return nil
+	}
+	return func() []api.Peer {
+		entries := []*identity.SignedEntry{o.peer.Endpoint.Entry()}
+		if o.peer.Catalog != nil {
+			entries = o.peer.Catalog.Peers()
+		}
+		return api.PeersOf(o.peer.Endpoint, entries)
+	}
+}
+
+// ping returns what measures the way to a peer; nil: the node keeps no catalog.
+func (o *opened) ping() func(context.Context, identity.PeerID) (time.Duration, error) {
+	if o.peer == nil || o.peer.Catalog == nil {
+		return nil
+	}
+	return o.peer.Catalog.Ping
 }
 
 // settle waits until the node may be read from: it shows all that it has acknowledged,

@@ -37,6 +37,9 @@ type settings struct {
 	// Of a network (serve_peer.go).
 	network, key, peerListen, secretFile string
 	members                              []string
+	discover                             bool
+	bootstrap, advertise                 []string
+	bootstrapDNS                         string
 	// Of the tickets that its members ask each other for (serve_tickets.go).
 	ticketKeys, ticketIssuers, ticketAudiences, ticketClaims []string
 	ticketLifetime                                           time.Duration
@@ -73,6 +76,10 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.StringVar(&s.peerListen, "peer-listen", "127.0.0.1:7072", "address for the other nodes of the network, HOST:PORT")
 	f.StringSliceVar(&s.members, "members", nil, "those that found the groups, PEER@HOST:PORT each, in the same order on all (default: as the store has them)")
 	f.StringVar(&s.secretFile, "secret-file", "", "file with what only the members know, the same on all")
+	f.BoolVar(&s.discover, "discover", false, "find the other peers of the network, and be found by them")
+	f.StringSliceVar(&s.bootstrap, "bootstrap", nil, "peers to begin with besides the members, PEER@HOST:PORT each; see discover")
+	f.StringVar(&s.bootstrapDNS, "bootstrap-dns", "", "domain whose SRV records _mosaik._tcp name peers to begin with; see discover")
+	f.StringSliceVar(&s.advertise, "advertise", nil, "where others can reach the node, HOST:PORT each (default: the address of peer-listen, if it is a single one)")
 	f.StringSliceVar(&s.ticketKeys, "ticket-key", nil, "members need a ticket signed by one of these, ALG:HEX as for ticket verify; this and the other settings of tickets the same on all (default: no ticket)")
 	f.StringSliceVar(&s.ticketIssuers, "ticket-issuer", nil, "issuers of tickets that are allowed (default: any)")
 	f.StringSliceVar(&s.ticketAudiences, "ticket-audience", nil, "audiences of tickets that are allowed (default: any)")

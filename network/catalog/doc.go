@@ -54,7 +54,7 @@
 //
 //	Catalog.runRounds  one: rounds, expiry, drawing of links; ends with Close
 //	Catalog.runDial    one for each link that is being made
-//	link.runWrite      one for each link
+//	Catalog.runWrite   one for each link
 //	Catalog.serve      on the endpoint's goroutine of an accepted link; one of its own for a dialled one
 //
 // Close waits for all. Catalog.mu is taken before none of the endpoint's locks: what

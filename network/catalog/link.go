@@ -74,8 +74,9 @@ func (l *link) drain() {
 	<-l.written
 }
 
-// runWrite writes what is put into the queue, until the link ends or is drained.
-func (l *link) runWrite() {
+// runWrite writes what is put into a link's queue, until the link ends or is drained.
+func (c *Catalog) runWrite(l *link) {
+	defer c.running.Done()
 	defer close(l.written)
 	var buf []byte
 	for {
@@ -118,10 +119,7 @@ func (c *Catalog) serve(conn *network.Conn) {
 	if crowded != nil {
 		crowded.conn.CloseFor(network.TooManyConnections, errors.New("it makes room for another"))
 	}
-	go func() {
-		defer c.running.Done()
-		l.runWrite()
-	}()
+	go c.runWrite(l)
 	err := c.read(l)
 	c.mu.Lock()
 	delete(c.mu.links, l.id)

@@ -2,12 +2,10 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
-	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/network"
 )
 
@@ -43,13 +41,19 @@ type Conn struct {
 func NetworkOf(name string, e *network.Endpoint) Network {
 	m := e.Metrics()
 	n := Network{
-		Name: name, Peer: e.Peer(), Listen: e.Addr().String(), Conns: []Conn{}, Refused: m.Refused, RefusedBy: m.RefusedBy, Closed: m.Closed,
+		Name: name, Peer: e.Peer(), Listen: e.Addr().String(), Conns: connsOf(e), Refused: m.Refused, RefusedBy: m.RefusedBy, Closed: m.Closed,
 		Accepted: m.Accepted, Dialled: m.Dialled, Failed: m.DialErrors, BytesIn: m.BytesIn, BytesOut: m.BytesOut,
 	}
-	for _, c := range e.Conns() {
-		n.Conns = append(n.Conns, Conn{Peer: c.Peer, Protocol: c.Protocol, Dialled: c.Dialled, Address: c.Address, Groups: c.Groups, Since: c.Since.UTC(), Until: c.Until})
-	}
 	return n
+}
+
+// connsOf describes an endpoint's connections, the oldest first.
+func connsOf(e *network.Endpoint) []Conn {
+	conns := []Conn{}
+	for _, c := range e.Conns() {
+		conns = append(conns, Conn{Peer: c.Peer, Protocol: c.Protocol, Dialled: c.Dialled, Address: c.Address, Groups: c.Groups, Since: c.Since.UTC(), Until: c.Until})
+	}
+	return conns
 }
 
 // serveNetwork describes the network.
@@ -58,7 +62,7 @@ func (s *Server) serveNetwork(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if s.opts.Network == nil {
-		return fmt.Errorf("%w: this node is alone, it is of no network", log.ErrNotFound)
+		return errAlone
 	}
 	return sendJSON(w, s.opts.Network())
 }

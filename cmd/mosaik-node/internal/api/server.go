@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 )
 
@@ -39,6 +40,11 @@ type Options struct {
 	SyncTimeout time.Duration
 	// Network describes the network that the node is one of. Nil: it is alone.
 	Network func() Network
+	// Peers describes the peers that the node knows of. Nil: it is alone.
+	Peers func() []Peer
+	// Ping measures how long a message to a peer and back takes. Nil: the node keeps no
+	// catalog of its network.
+	Ping func(context.Context, identity.PeerID) (time.Duration, error)
 }
 
 // Server answers the HTTP API for one engine.
@@ -85,6 +91,8 @@ func routes() []route {
 		{"POST", "/api/v1/groups/{group}/scrub", (*Server).serveScrub},
 		{"GET", "/api/v1/groups/{group}/export", (*Server).serveExport},
 		{"GET", "/api/v1/network", (*Server).serveNetwork},
+		{"GET", "/api/v1/peers", (*Server).servePeers},
+		{"POST", "/api/v1/peers/{peer}/ping", (*Server).servePing},
 		{"POST", "/api/v1/check", (*Server).serveCheck},
 	}
 }
