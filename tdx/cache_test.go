@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -353,6 +354,54 @@ func TestBundle(t *testing.T) {
 				}
 			}
 			broken[i].Body[at] ^= 4
+		}
+	}
+}
+
+// TestUnsignedMembers: the signature is over the value of one member. Whatever stands
+// beside it and could be taken for it, because decoders do not tell capitals apart or
+// take the last of two, is refused before anybody decodes it.
+func TestUnsignedMembers(t *testing.T) {
+	items := collateral(t, authority(t, 1), fine()).Items()
+	for i, signed := range []string{"tcbInfo", "enclaveIdentity"} {
+		body := string(items[i].Body)
+		value, rest, ok := strings.Cut(strings.TrimPrefix(body, `{"`+signed+`":`), `,"signature":`)
+		if !ok {
+			t.Fatalf("%.60s", body)
+		}
+		signature := strings.TrimSuffix(rest, "}")
+		unsigned := strings.Replace(value, `"version":`, `"version":1`, 1)
+		member := func(name, value string) string { return `"` + name + `":` + value }
+		good, sign := member(signed, value), member("signature", signature)
+		for name, parts := range map[string][]string{
+			"as it is":               {good, sign},
+			"another order":          {sign, good},
+			"capitals after it":      {good, sign, member(strings.ToUpper(signed), unsigned)},
+			"capitals before it":     {member(strings.ToUpper(signed), unsigned), good, sign},
+			"twice":                  {good, sign, member(signed, unsigned)},
+			"twice the same":         {good, good, sign},
+			"escaped":                {good, sign, member(`\u`+fmt.Sprintf("%04x", signed[0])+signed[1:], unsigned)},
+			"capitals only":          {member(strings.ToUpper(signed), value), sign},
+			"another signature":      {good, sign, member("Signature", signature)},
+			"two signatures":         {good, sign, sign},
+			"something else":         {good, sign, member("note", `"hello"`)},
+			"a Kelvin for a k":       {good, sign, member("\u212a", "1")},
+			"no signature":           {good},
+			"nothing that is signed": {sign},
+		} {
+			changed := items
+			changed[i].Body = []byte("{" + strings.Join(parts, ",") + "}")
+			_, err := tdx.NewCollateral(changed[0], changed[1], changed[2], changed[3])
+			if fine := name == "as it is" || name == "another order"; fine != (err == nil) || err != nil && !errors.Is(err, tdx.ErrCollateral) {
+				t.Errorf("%s, %s: %v", signed, name, err)
+			}
+		}
+		for name, text := range map[string]string{"a list": "[" + body + "]", "two objects": body + body, "cut off": body[:len(body)-1], "a number": "1"} {
+			changed := items
+			changed[i].Body = []byte(text)
+			if _, err := tdx.NewCollateral(changed[0], changed[1], changed[2], changed[3]); !errors.Is(err, tdx.ErrCollateral) {
+				t.Errorf("%s, %s: %v", signed, name, err)
+			}
 		}
 	}
 }

@@ -1,12 +1,15 @@
 package tdx
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +70,43 @@ func (s Summary) Digest() identity.ID {
 	return identity.FromParts(s.TCBInfo[:], s.QEIdentity[:], s.PCKCRL[:], s.RootCRL[:])
 }
 
+// onlyMembers checks that a JSON object has just these members, each once and spelled
+// like that. Intel signs the value of one member. Who decodes into a struct, as the
+// library does, takes "TCBINFO" for the same member, and the last of several for all: an
+// unsigned one beside the signed one would be what is believed.
+func onlyMembers(body []byte, names ...string) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("it is no JSON object")
+	}
+	seen := make(map[string]bool)
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := t.(string)
+		if !slices.Contains(names, name) || seen[name] {
+			return fmt.Errorf("member %.40q is there twice, or beside those that are signed (%s)", name, strings.Join(names, ", "))
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON object")
+	}
+	if len(seen) < len(names) {
+		return fmt.Errorf("it lacks one of its members (%s)", strings.Join(names, ", "))
+	}
+	return nil
+}
+
 // NewCollateral decodes four items and keeps them; the caller must not change their
 // bodies afterwards. It checks their form only: signatures and dates are checked
 // with each quote, by [Verify]. The error wraps [ErrCollateral] and names the item.
@@ -76,6 +116,12 @@ func NewCollateral(tcbInfo, qeIdentity, pckCRL, rootCRL Item) (*Collateral, erro
 		if n := max(len(item.Body), len(item.IssuerChain)); n > MaxItemSize {
 			return nil, fmt.Errorf("%w: %s has %d bytes, the limit is %d", ErrCollateral, item.URL, n, MaxItemSize)
 		}
+	}
+	if err := onlyMembers(tcbInfo.Body, "tcbInfo", "signature"); err != nil {
+		return nil, fmt.Errorf("%w: TCB info: %w", ErrCollateral, err)
+	}
+	if err := onlyMembers(qeIdentity.Body, "enclaveIdentity", "signature"); err != nil {
+		return nil, fmt.Errorf("%w: QE identity: %w", ErrCollateral, err)
 	}
 	var info pcs.TdxTcbInfo
 	var qe pcs.QeIdentity
