@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/mosaik-engine/mosaik/engine"
+	"github.com/mosaik-engine/mosaik/engine/cluster"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 )
@@ -89,8 +91,15 @@ func filledMap(b *testing.B) (*engine.Engine, *log.Map[uint64, []byte]) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	fillMap(b, m, benchKeys)
+	return e, m
+}
+
+// fillMap inserts the keys below n, in order.
+func fillMap(b *testing.B, m *log.Map[uint64, []byte], n uint64) {
+	ctx := context.Background()
 	value := make([]byte, benchValue)
-	for k := uint64(0); k < benchKeys; {
+	for k := uint64(0); k < n; {
 		_, _, err := m.Extend(ctx, func(yield func(uint64, []byte) bool) {
 			for range 5000 {
 				if !yield(k, value) {
@@ -103,7 +112,6 @@ func filledMap(b *testing.B) (*engine.Engine, *log.Map[uint64, []byte]) {
 			b.Fatal(err)
 		}
 	}
-	return e, m
 }
 
 // BenchmarkMapGetStale reads entries as the node has them, and for comparison the
@@ -136,4 +144,50 @@ func BenchmarkMapGetStale(b *testing.B) {
 			}
 		}
 	})
+}
+
+// openEntries is how large the map of BenchmarkMapOpen is.
+const openEntries = 10_000_000
+
+// BenchmarkMapOpen opens a node with a map of ten million entries and reads one of
+// them. Filling it takes about a minute: run it with -benchtime 3x.
+func BenchmarkMapOpen(b *testing.B) {
+	ctx := context.Background()
+	c, err := cluster.Open(cluster.Options{Nodes: 1, Dir: benchDir(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	if err := c.Ready(ctx); err != nil {
+		b.Fatal(err)
+	}
+	m, err := benchMap.Open(ctx, c.Node(0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fillMap(b, m, openEntries)
+	var before, after runtime.MemStats
+	for b.Loop() {
+		b.StopTimer()
+		if err := c.Stop(0); err != nil {
+			b.Fatal(err)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		b.StartTimer()
+		if err := c.Start(0); err != nil {
+			b.Fatal(err)
+		}
+		m, err := benchMap.Reader(c.Node(0))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, ok, err := m.GetStale(ctx, openEntries/2); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+		b.StopTimer()
+		runtime.ReadMemStats(&after)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/(1<<20), "MiB-allocated")
 }

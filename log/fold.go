@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -75,6 +76,7 @@ type Fold struct {
 	state  Digest      // of Hash, as State returned it last
 	buf    []byte
 	lanes  stretched
+	keys   [][]byte // of readAhead
 }
 
 // guardScope is the part of a body that a guard decides about.
@@ -188,6 +190,11 @@ func (f *Fold) Run(v *ViewInfo, run *Run) (results [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if m, ok := v.Machine.(rowNamer); ok {
+		if err := f.readAhead(tx, m, run); err != nil {
+			return nil, fmt.Errorf("fold records of key %s: %w", run.Key.Short(), err)
+		}
+	}
 	results = make([][]byte, 0, run.Count)
 	for seq, payload := range run.Records() {
 		result, err := v.Machine.Apply(tx, Command{Payload: payload, Seq: seq, Commit: f.number, Time: f.time})
@@ -202,6 +209,36 @@ func (f *Fold) Run(v *ViewInfo, run *Run) (results [][]byte, err error) {
 		}
 	}
 	return results, nil
+}
+
+// rowNamer is a Machine whose commands name the rows that they set.
+type rowNamer interface {
+	// appendRows appends the keys of the rows that the command sets. It may leave
+	// some out, and a command that is not well-formed may have any.
+	appendRows(keys [][]byte, command []byte) [][]byte
+}
+
+// readAhead reads the rows that the commands of a run set, in the order of their
+// keys. A store that is sorted finds neighbours in what the lookup before has
+// brought into the processor's caches; in the order of the commands most of the
+// time of a fold is spent waiting for memory (docs/decisions/0007-map-writes.md).
+// What the rows are does not depend on the order, so the fold's results do not.
+func (f *Fold) readAhead(tx *Tx, m rowNamer, run *Run) error {
+	f.keys = f.keys[:0]
+	for _, payload := range run.Records() {
+		f.keys = m.appendRows(f.keys, payload)
+	}
+	defer clear(f.keys)
+	if len(f.keys) < 2 {
+		return nil
+	}
+	slices.SortFunc(f.keys, bytes.Compare)
+	for _, key := range f.keys {
+		if _, err := tx.row(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // body folds all runs of a body and returns the results of each.

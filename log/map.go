@@ -396,6 +396,30 @@ func (mapMachine) Apply(tx *Tx, c Command) ([]byte, error) {
 	return nil, nil
 }
 
+// appendRows implements rowNamer.
+func (mapMachine) appendRows(keys [][]byte, command []byte) [][]byte {
+	if len(command) == 0 {
+		return keys
+	}
+	in, count := wire{rest: command[1:]}, 1
+	switch command[0] {
+	case mapInsert:
+	case mapExtend:
+		count = in.count(MaxPayload)
+	default:
+		return keys
+	}
+	for range count {
+		key := in.rowKey(mapEntry)
+		in.value()
+		if in.bad {
+			break
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
 // rowKey reads an encoded key and returns that of its row, which has prefix in
 // front.
 func (w *wire) rowKey(prefix byte) []byte {
@@ -447,7 +471,7 @@ func extendMap(tx *Tx, in wire) ([]byte, error) {
 	count := in.count(MaxPayload)
 	pairs := in
 	for range count {
-		in.rowKey(mapEntry)
+		in.key()
 		in.value()
 	}
 	if !in.end() {

@@ -291,6 +291,29 @@ func (setMachine) Apply(tx *Tx, c Command) ([]byte, error) {
 	return nil, nil
 }
 
+// appendRows implements rowNamer.
+func (setMachine) appendRows(keys [][]byte, command []byte) [][]byte {
+	if len(command) == 0 {
+		return keys
+	}
+	in, count := wire{rest: command[1:]}, 1
+	switch command[0] {
+	case setInsert:
+	case setExtend:
+		count = in.count(MaxPayload)
+	default:
+		return keys
+	}
+	for range count {
+		key := in.rowKey(setMember)
+		if in.bad {
+			break
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
 // insertMember adds a member.
 func insertMember(tx *Tx, key []byte) ([]byte, error) {
 	_, existed, err := tx.Get(key)
@@ -308,7 +331,7 @@ func extendSet(tx *Tx, in wire) ([]byte, error) {
 	count := in.count(MaxPayload)
 	members := in
 	for range count {
-		in.rowKey(setMember)
+		in.key()
 	}
 	if !in.end() {
 		return nil, nil
