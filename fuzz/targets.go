@@ -18,6 +18,7 @@ func Targets() []Target {
 		{"cmd/mosaik-node/internal/api", "FuzzFrames", "an answer of the HTTP API, as a client reads it"},
 		{"cmd/mosaik-node/internal/conf", "FuzzLoad", "a configuration file"},
 		{"cmd/mosaik-node/internal/ticks", "FuzzCSV", "a file of ticks"},
+		{"coalition", "FuzzParse", "a coalition's file"},
 		{"engine", "FuzzOffer", "the offer of a group's state to a member that lags"},
 		{"engine", "FuzzPostings", "a row of the index: where the records of a key are"},
 		{"engine", "FuzzProposal", "the command of a Raft entry, and what becomes of it"},
