@@ -12,7 +12,7 @@ DEMOFLAGS ?=
 BENCHFLAGS ?=
 PEERFLAGS  ?=
 # How long each fuzz target runs, and how many seeds the simulation plays.
-FUZZTIME  ?= 3s
+FUZZTIME  ?= 2s
 SIMSEEDS  ?= 5
 # The same, for make soak.
 SOAKTIME  ?= 10m

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/snapshot"
+	"github.com/mosaik-engine/mosaik/tdx"
 )
 
 // Exit codes (docs/operating.md). A script takes any other for a failure.
@@ -75,7 +77,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoStore
 	case errors.Is(err, engine.ErrLocked):
 		return exitLocked
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), notAttested(err):
 		return exitNotAccepted
 	case errors.Is(err, engine.ErrNoQuorum), errors.Is(err, api.ErrUnreachable):
 		return exitNoQuorum
@@ -84,6 +86,14 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// notAttested reports whether a quote, or what it was to be verified with, was not
+// accepted.
+func notAttested(err error) bool {
+	return slices.ContainsFunc([]error{
+		tdx.ErrRejected, tdx.ErrForged, tdx.ErrTCB, tdx.ErrCollateral, tdx.ErrQuote, tdx.ErrExpired, tdx.ErrRevoked, tdx.ErrDebug,
+	}, func(reason error) bool { return errors.Is(err, reason) })
 }
 
 // plain is the error's text on one line, without the marks that tell a Go program

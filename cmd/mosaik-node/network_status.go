@@ -78,7 +78,7 @@ func printNetwork(g *globals, n api.Network) error {
 		of   map[network.Reason]uint64
 	}{{"refused", n.Refused}, {"refused by others", n.RefusedBy}, {"ended", n.Closed}} {
 		for _, reason := range slices.Sorted(maps.Keys(counts.of)) {
-			fmt.Fprintf(t, "%s\t%d %s\n", counts.name, counts.of[reason], reason)
+			fmt.Fprintf(t, "%s\t%d %s\n", counts.name, counts.of[reason], string(reason))
 		}
 	}
 	return t.Flush()

@@ -125,6 +125,10 @@ each; what the retention does not keep in the store is read from the shards.`,
 		newNounCmd("stream", "Read and write streams", `A stream is the log of one name: records, numbered from 1, that are appended and
 never change.`,
 			newStreamAppendCmd(g), newStreamListCmd(g), newStreamTailCmd(g)),
+		newNounCmd("tdx", "Attest machines", `Intel TDX proves to others which image a machine runs (docs/attestation.md).`,
+			newNounCmd("collateral", "Keep what Intel says about platforms", `Collateral is what quotes are verified with: signed by Intel, for one kind of platform, with an end.`,
+				newTDXCollateralFetchCmd(g), newTDXCollateralShowCmd(g)),
+			newTDXInspectCmd(g), newTDXPolicyCmd(g), newTDXQuoteCmd(g), newTDXVerifyCmd(g)),
 		newNounCmd("ticket", "Issue and check tickets", `A ticket is a credential that a peer carries for everybody to see. Nodes that ask for one
 let its holder in as long as it is valid.`,
 			newTicketInspectCmd(g), newTicketIssueCmd(g), newTicketVerifyCmd(g)),

@@ -64,6 +64,8 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 			return bad("secret-file", errors.New("it is shared by the members of a network; it has to be named with network"))
 		case len(s.ticketKeys) > 0:
 			return bad("ticket-key", errors.New("the members of a network ask for tickets; it has to be named with network"))
+		case s.tdxPolicy != "" || s.simulateTDX:
+			return bad("tdx-policy", errors.New("the members of a network ask for quotes; it has to be named with network"))
 		case s.ticketFile != "":
 			return bad("ticket-file", errors.New("tickets are shown to the members of a network; it has to be named with network"))
 		}
@@ -90,6 +92,9 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 		if err := identity.CheckAddress(a); err != nil {
 			return bad("advertise", err)
 		}
+	}
+	if err := s.checkTDX(bad); err != nil {
+		return err
 	}
 	return s.checkTickets(bad)
 }
@@ -197,8 +202,9 @@ func readSecret(path string) (identity.ID, error) {
 // opened is the store that serve runs on: alone, or as one of a network.
 type opened struct {
 	*mosaik.Node
-	peer    *mosaik.Peer // nil: alone
-	tickets *ticketWatch // nil: there is no file of tickets
+	peer        *mosaik.Peer // nil: alone
+	tickets     *ticketWatch // nil: there is no file of tickets
+	attestation *attestation // nil: no quotes are asked for
 }
 
 // open opens the store.
@@ -214,14 +220,24 @@ func (s *settings) open(logger *slog.Logger) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := mosaik.OpenPeer(s.dir, o)
+	// What is shown are the tickets of the file and the one of the quote.
+	shown := &wallet{file: o.Tickets}
+	att, err := s.attest(logger, o, shown)
 	if err != nil {
 		return nil, err
 	}
+	o.Tickets = shown.tickets()
+	p, err := mosaik.OpenPeer(s.dir, o)
+	if err != nil {
+		return nil, errors.Join(err, att.close())
+	}
+	if err := shown.open(p); err != nil {
+		return nil, errors.Join(err, att.close(), p.Close())
+	}
 	logger.Info("one of a network", "network", s.network, "peer", p.Peer().String(), "listen", p.Endpoint.Addr().String(), "members", members(p.Node))
-	node := &opened{Node: p.Node, peer: p}
+	node := &opened{Node: p.Node, peer: p, attestation: att}
 	if s.ticketFile != "" {
-		node.tickets = watchTickets(p, s.ticketFile, logger)
+		node.tickets = watchTickets(shown, s.ticketFile, logger)
 	}
 	return node, nil
 }
@@ -230,7 +246,7 @@ func (s *settings) open(logger *slog.Logger) (*opened, error) {
 func (o *opened) Close() error {
 	if o.peer != nil {
 		o.tickets.stop()
-		return o.peer.Close()
+		return errors.Join(o.attestation.close(), o.peer.Close())
 	}
 	return o.Node.Close()
 }

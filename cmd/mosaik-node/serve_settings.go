@@ -44,6 +44,9 @@ type settings struct {
 	ticketKeys, ticketIssuers, ticketAudiences, ticketClaims []string
 	ticketLifetime                                           time.Duration
 	ticketFile                                               string
+	// Of the quotes that they ask each other for (serve_tdx.go).
+	tdxPolicy, tdxCollateral, tdxPCCS, simulatedMRTD string
+	simulateTDX                                      bool
 
 	set    *pflag.FlagSet
 	config string // path of the file
@@ -86,6 +89,11 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.StringSliceVar(&s.ticketClaims, "ticket-claim", nil, "claims a ticket must have, NAME=VALUE")
 	f.DurationVar(&s.ticketLifetime, "ticket-max-lifetime", 0, "how long a ticket may be valid yet, in whole seconds (default: as long as it likes)")
 	f.StringVar(&s.ticketFile, "ticket-file", "", "file with the node's own tickets, one a line; it is read again when it changes")
+	f.StringVar(&s.tdxPolicy, "tdx-policy", "", "file with a policy: members need a quote of Intel TDX that it accepts, the same policy on all (default: no quote)")
+	f.StringVar(&s.tdxCollateral, "tdx-collateral", "", "directory that collateral is kept in over restarts (default: it is fetched again)")
+	f.StringVar(&s.tdxPCCS, "tdx-pccs", "", "service that collateral is fetched from in the place of Intel's")
+	f.BoolVar(&s.simulateTDX, simulatedFlag, false, simulatedHelp)
+	f.StringVar(&s.simulatedMRTD, "insecure-simulated-mrtd", "", "image of the simulated trust domain, 96 hex digits")
 	f.Var(&s.maxBodyBytes, "max-body-bytes", "largest body of one append request")
 	cmd.Flags().AddFlagSet(f)
 	cmd.Flags().StringVar(&s.config, "config", "", "TOML file with settings under the names of these flags (MOSAIK_CONFIG)")

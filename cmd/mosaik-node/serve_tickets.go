@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mosaik-engine/mosaik"
@@ -92,19 +94,61 @@ func readTickets(path string) ([]identity.Ticket, error) {
 // of a ticket, and its reading costs nothing to speak of.
 const ticketPoll = time.Second
 
+// wallet is all tickets that a node shows: those of its file, and the one with its quote.
+type wallet struct {
+	mu     sync.Mutex
+	peer   *mosaik.Peer // nil: it is not open yet
+	file   []identity.Ticket
+	quoted []identity.Ticket
+}
+
+// tickets returns what is to be shown.
+func (w *wallet) tickets() []identity.Ticket {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Concat(w.file, w.quoted)
+}
+
+// open begins to show what is put in, and what was put in meanwhile.
+func (w *wallet) open(p *mosaik.Peer) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.peer = p
+	return p.SetTickets(slices.Concat(w.file, w.quoted))
+}
+
+// put replaces the tickets of one kind, a field of the wallet. It reports whether they
+// are others than before.
+func (w *wallet) put(kind *[]identity.Ticket, tickets []identity.Ticket) (changed bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if equalTickets(*kind, tickets) {
+		return false, nil
+	}
+	before := *kind
+	*kind = tickets
+	if w.peer != nil {
+		if err := w.peer.SetTickets(slices.Concat(w.file, w.quoted)); err != nil {
+			*kind = before
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // ticketWatch shows the network the tickets that a file has.
 //
 // Goroutines: runWatch, one; ends with stop.
 type ticketWatch struct {
-	peer   *mosaik.Peer
+	wallet *wallet
 	path   string
 	logger *slog.Logger
 	ended  chan struct{}
 	done   chan struct{}
 }
 
-func watchTickets(p *mosaik.Peer, path string, logger *slog.Logger) *ticketWatch {
-	w := &ticketWatch{p, path, logger, make(chan struct{}), make(chan struct{})}
+func watchTickets(shown *wallet, path string, logger *slog.Logger) *ticketWatch {
+	w := &ticketWatch{shown, path, logger, make(chan struct{}), make(chan struct{})}
 	go w.runWatch()
 	return w
 }
@@ -147,20 +191,14 @@ func (w *ticketWatch) look() error {
 	if err != nil {
 		return err
 	}
-	shown := w.peer.Endpoint.Entry().Entry.Tickets
-	entry := identity.PeerEntry{Tickets: tickets}
-	entry.Normalize()
-	if equalTickets(entry.Tickets, shown) {
-		return nil
+	changed, err := w.wallet.put(&w.wallet.file, tickets)
+	if changed {
+		w.logger.Info("the node shows other tickets", "tickets", len(tickets))
 	}
-	if err := w.peer.SetTickets(tickets); err != nil {
-		return err
-	}
-	w.logger.Info("the node shows other tickets", "tickets", len(entry.Tickets))
-	return nil
+	return err
 }
 
-// equalTickets reports whether two entries' tickets are the same.
+// equalTickets reports whether two lists of tickets are the same.
 func equalTickets(a, b []identity.Ticket) bool {
 	if len(a) != len(b) {
 		return false
