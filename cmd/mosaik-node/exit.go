@@ -77,7 +77,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoStore
 	case errors.Is(err, engine.ErrLocked):
 		return exitLocked
-	case errors.As(err, &refused), notAttested(err):
+	case errors.As(err, &refused), notAttested(err), errors.Is(err, errHandshake):
 		return exitNotAccepted
 	case errors.Is(err, engine.ErrNoQuorum), errors.Is(err, api.ErrUnreachable):
 		return exitNoQuorum

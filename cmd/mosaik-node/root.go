@@ -83,7 +83,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no store here,
 		newNounCmd("coalition", "Name organisms together", `A coalition is a name for organisms and lattices, with up to five basic services. It is
 compiled into the programs that use it, is no authority over anybody, and its members have
 not been asked (docs/coalition.md).`,
-			newCoalitionDeriveCmd(g), newCoalitionDiffCmd(g), newCoalitionInitCmd(g),
+			newCoalitionDeriveCmd(g), newCoalitionDiffCmd(g),
+			newNounCmd("handshake", "Publish a coalition, and check what was published", `The handshake is the page by which an integrator comes to know a coalition.`,
+				newHandshakeRenderCmd(g), newHandshakeVerifyCmd(g)),
+			newCoalitionInitCmd(g),
 			newNounCmd("member", "Name members", `A member is referred to by the stable id that its operator has published.`,
 				newCoalitionAddCmd(g)),
 			newCoalitionShowCmd(g)),
