@@ -102,6 +102,9 @@ func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard 
 		RTTMillisecond:    uint64(h.tick / time.Millisecond),
 		RaftAddress:       h.members[h.self],
 		RaftEventListener: leaderListener(leader),
+		// What waits for a member that does not take it, and what one sends that is not
+		// taken here. Raft sends again what is dropped.
+		MaxSendQueueSize: maxQueueBytes, MaxReceiveQueueSize: maxQueueBytes,
 		Expert: config.ExpertConfig{
 			LogDBFactory:     rlog.Factory(),
 			TransportFactory: transport,
@@ -128,6 +131,10 @@ func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard 
 	}
 	return h, nil
 }
+
+// maxQueueBytes bounds the messages to one member that wait to be sent, and of one group
+// that wait to be handled: several times what a group can have under way.
+const maxQueueBytes = 256 << 20
 
 // leaderListener adapts a func to the library's listener.
 type leaderListener func(shard, replica, term uint64)

@@ -59,7 +59,7 @@
 // they come, requests under way, silence, and the time to take what is sent (Limits,
 // Protocol). Each connection is written and read by goroutines of its own, so a peer
 // that is slow or dead holds up nobody else. The queues of outgoing Raft messages are
-// the library's, one for each peer, of 2048 messages.
+// the library's, one for each peer, of 2048 messages and 256 MiB.
 //
 // # Goroutines
 //

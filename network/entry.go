@@ -2,6 +2,8 @@ package network
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
@@ -59,6 +61,17 @@ func (e *Endpoint) ChangeEntry(change func(*identity.PeerEntry)) error {
 
 // Entry returns what this node says of itself, nil if nothing.
 func (e *Endpoint) Entry() *identity.SignedEntry { return e.entry.Load() }
+
+// Entries returns the newest entries that connected peers have shown, by peer.
+func (e *Endpoint) Entries() []*identity.SignedEntry {
+	newest := make(map[identity.PeerID]*identity.SignedEntry)
+	for _, c := range e.connsOf(func(*Conn) bool { return true }) {
+		if s := c.Entry(); s != nil && s.Newer(newest[c.peer]) {
+			newest[c.peer] = s
+		}
+	}
+	return slices.SortedFunc(maps.Values(newest), func(a, b *identity.SignedEntry) int { return a.Entry.Peer.Compare(b.Entry.Peer) })
+}
 
 // Learn tells the endpoint of a peer's entry that came another way than over a
 // connection with it. Where it is newer than what the peer has shown itself,

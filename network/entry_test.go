@@ -239,6 +239,9 @@ func TestLostTicket(t *testing.T) {
 			holder, asker, c := ticketed(t, o, o.ticket(t, keyOf(1).PeerID(), nil))
 			asker.Learn(older)
 			said(t, c, "an older entry is no news")
+			if shown := asker.Entries(); len(shown) != 1 || shown[0].Digest() != holder.Entry().Digest() || len(holder.Entries()) > 0 {
+				t.Errorf("shown are %v and %v", shown, holder.Entries())
+			}
 			if err := tell(holder, asker, entryOf(t, 1)); err != nil {
 				t.Fatal(err)
 			}

@@ -313,7 +313,10 @@ func (p *processes) tellNetwork() {
 		p.t.Error(text)
 	}
 	for peer := range peers {
-		if text := p.run("peer", "list", "--node", p.nodes[0].api); !strings.Contains(text, peer.String()) || !strings.Contains(text, "mosaik/raft/1") {
+		if text := p.run("peer", "list", "--node", p.nodes[0].api); !strings.Contains(text, "\n"+peer.String()+"  127.0.0.1:") {
+			p.t.Error(text)
+		}
+		if text := p.run("peer", "show", peer.String(), "--node", p.nodes[0].api); !strings.Contains(text, "mosaik/raft/1") {
 			p.t.Error(text)
 		}
 	}

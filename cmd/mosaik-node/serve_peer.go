@@ -273,7 +273,7 @@ func (o *opened) peers() func() []api.Peer {
 		return nil
 	}
 	return func() []api.Peer {
-		entries := []*identity.SignedEntry{o.peer.Endpoint.Entry()}
+		entries := append(o.peer.Endpoint.Entries(), o.peer.Endpoint.Entry())
 		if o.peer.Catalog != nil {
 			entries = o.peer.Catalog.Peers()
 		}

@@ -81,15 +81,24 @@ func (s *Server) serveAppend(w http.ResponseWriter, r *http.Request) error {
 		// The rest of the body is not wanted, and the connection is of no further use.
 		w.Header().Set("Connection", "close")
 		out.fail(first)
-		// A client that goes on sending must not wait for its own end: the answer goes out,
-		// and closing the body reads no more of it.
+		// A client that goes on sending must not wait for its own end: the answer goes out.
+		// One that is just about to end must be let: if the connection were closed under what
+		// it sends, it would hear of that instead of the answer.
 		_ = rc.Flush()
+		_ = rc.SetReadDeadline(time.Now().Add(linger))
+		_, _ = io.CopyN(io.Discard, r.Body, lingerBytes)
 		body.stop()
 	default:
 		out.finish(nil)
 	}
 	return nil
 }
+
+// What is still taken, and thrown away, of a body that is not wanted.
+const (
+	linger      = 500 * time.Millisecond
+	lingerBytes = 1 << 20
+)
 
 // appendAnswer appends an outcome as a line.
 func appendAnswer(dst []byte, o Outcome) []byte {
