@@ -438,7 +438,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// BenchmarkLarge derives, compares and reads a coalition of 10,000 members.
+// BenchmarkLarge derives, compares, reads and verifies a coalition of 10,000 members.
 func BenchmarkLarge(b *testing.B) {
 	c, after := &Config{Name: "large"}, &Config{Name: "large"}
 	for i := range 10_000 {
@@ -457,6 +457,13 @@ func BenchmarkLarge(b *testing.B) {
 		}
 		if d := Diff(c, after); len(d) != 1 {
 			b.Fatalf("%d differences", len(d))
+		}
+		page, err := (&Handshake{Config: c}).Render()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if checks, err := VerifyHandshake(page, c); err != nil || len(checks) < 10_000 {
+			b.Fatalf("%d checks, %v", len(checks), err)
 		}
 	}
 }

@@ -143,36 +143,29 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-func (c *Config) module(kind ModuleKind) *Content {
+// slot returns the place of a module; nil: there is no such kind.
+func (c *Config) slot(kind ModuleKind) **Content {
 	switch kind {
 	case Atlas:
-		return c.Atlas
+		return &c.Atlas
 	case Almanac:
-		return c.Almanac
+		return &c.Almanac
 	case Chronicle:
-		return c.Chronicle
+		return &c.Chronicle
 	case Compute:
-		return c.Compute
+		return &c.Compute
 	case Randomness:
-		return c.Randomness
+		return &c.Randomness
 	}
 	return nil
 }
 
-// setModule sets a module of a kind that there is.
-func (c *Config) setModule(kind ModuleKind, m *Content) {
-	switch kind {
-	case Atlas:
-		c.Atlas = m
-	case Almanac:
-		c.Almanac = m
-	case Chronicle:
-		c.Chronicle = m
-	case Compute:
-		c.Compute = m
-	case Randomness:
-		c.Randomness = m
+// module returns a module; nil: there is none of the kind.
+func (c *Config) module(kind ModuleKind) *Content {
+	if slot := c.slot(kind); slot != nil {
+		return *slot
 	}
+	return nil
 }
 
 // Seed returns COALITION, the hash of the name.

@@ -123,11 +123,9 @@ func (f *file) config() (*Config, error) {
 			continue
 		}
 		kind := ModuleKinds()[i]
-		content, err := m.content(string(kind))
-		if err != nil {
+		if *c.slot(kind), err = m.content(string(kind)); err != nil {
 			return nil, err
 		}
-		c.setModule(kind, content)
 	}
 	if f.Issuer != nil {
 		c.TicketIssuer = &TicketIssuerConfig{Name: f.Issuer.Name}

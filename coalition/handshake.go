@@ -121,7 +121,7 @@ func VerifyHandshake(page []byte, own *Config) ([]Check, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := parsed.Config
+	c, rows := parsed.Config, rowsOf(text)
 	var checks checklist
 	id := c.ID()
 	switch said, found := lineOfPage(text, lineID); {
@@ -145,16 +145,16 @@ func VerifyHandshake(page []byte, own *Config) ([]Check, error) {
 		refs []organisms.Ref
 	}{{"2 lattices", c.Lattices}, {"3 organisms", c.Organisms}} {
 		for i := range list.refs {
-			checks.part(list.item, text, &list.refs[i])
+			checks.part(list.item, rows, &list.refs[i])
 		}
 	}
 	for _, kind := range ModuleKinds() {
 		m, err := c.Module(kind)
 		if err == nil {
-			checks.part("4 modules", text, &m)
+			checks.part("4 modules", rows, &m)
 			continue
 		}
-		switch row, found := rowOfPage(text, string(kind)); {
+		switch row, found := rows[string(kind)]; {
 		case !found:
 			checks.add("4 modules", CheckMissing, "%s: the config has none; the page does not say that it is not shipped, and silence is ambiguous", kind)
 		case !strings.Contains(row, lineNotShipped):
@@ -184,9 +184,9 @@ func (l *checklist) add(item string, r CheckResult, format string, args ...any) 
 }
 
 // part checks what the page says of a member or a module.
-func (l *checklist) part(item, text string, r *organisms.Ref) {
+func (l *checklist) part(item string, rows map[string]string, r *organisms.Ref) {
 	name := r.Role + " " + r.StableID.Short()
-	row, found := rowOfPage(text, r.StableID.String())
+	row, found := rows[r.StableID.String()]
 	if !found {
 		l.add(item, CheckMissing, "%s: the page has it in the config and says nothing else of it", name)
 		return
@@ -215,18 +215,21 @@ func lineOfPage(text, begin string) (string, bool) {
 	return "", false
 }
 
-// rowOfPage returns the row of the page's table that names a part: by its kind in the
-// first cell, or its stable id in the second.
-func rowOfPage(text, part string) (string, bool) {
+// rowsOf returns the rows of the page's tables by what they name: the part in the first
+// cell, and the stable id in the second. Of several the first counts.
+func rowsOf(text string) map[string]string {
+	rows := make(map[string]string)
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		cells := strings.Split(strings.Trim(line, "|"), "|")
 		if !strings.HasPrefix(line, "|") || len(cells) < 2 {
 			continue
 		}
-		if strings.TrimSpace(cells[0]) == part || strings.Trim(cells[1], "` ") == part {
-			return line, true
+		for _, part := range []string{strings.TrimSpace(cells[0]), strings.Trim(cells[1], "` ")} {
+			if _, known := rows[part]; !known {
+				rows[part] = line
+			}
 		}
 	}
-	return "", false
+	return rows
 }

@@ -2,6 +2,7 @@ package coalition
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,10 +13,8 @@ import (
 func handshake(t *testing.T) (*Handshake, string) {
 	t.Helper()
 	h := &Handshake{Config: example(), Pages: make(map[identity.ID]string), Measurements: "none", Peers: []string{"PEER@a.example:7072"}, Channel: "https://changes.example"}
-	for _, refs := range [][]identity.ID{{h.Config.Lattices[0].StableID, h.Config.Lattices[1].StableID, h.Config.Organisms[0].StableID, h.Config.Organisms[1].StableID}} {
-		for _, id := range refs {
-			h.Pages[id] = "https://" + id.Short() + ".example"
-		}
+	for _, r := range slices.Concat(h.Config.Lattices, h.Config.Organisms) {
+		h.Pages[r.StableID] = "https://" + r.StableID.Short() + ".example"
 	}
 	for _, kind := range ModuleKinds() {
 		if m, err := h.Config.Module(kind); err == nil {

@@ -398,20 +398,29 @@ func (mapMachine) Apply(tx *Tx, c Command) ([]byte, error) {
 
 // appendRows implements rowNamer.
 func (mapMachine) appendRows(keys [][]byte, command []byte) [][]byte {
+	return appendRowsOf(keys, command, mapInsert, mapExtend, mapEntry, true)
+}
+
+// appendRowsOf appends the keys of the rows that a command sets which inserts one element
+// or extends by several. The rows' keys begin with prefix; valued elements have a value
+// after their key.
+func appendRowsOf(keys [][]byte, command []byte, insert, extend, prefix byte, valued bool) [][]byte {
 	if len(command) == 0 {
 		return keys
 	}
 	in, count := wire{rest: command[1:]}, 1
 	switch command[0] {
-	case mapInsert:
-	case mapExtend:
+	case insert:
+	case extend:
 		count = in.count(MaxPayload)
 	default:
 		return keys
 	}
 	for range count {
-		key := in.rowKey(mapEntry)
-		in.value()
+		key := in.rowKey(prefix)
+		if valued {
+			in.value()
+		}
 		if in.bad {
 			break
 		}

@@ -293,25 +293,7 @@ func (setMachine) Apply(tx *Tx, c Command) ([]byte, error) {
 
 // appendRows implements rowNamer.
 func (setMachine) appendRows(keys [][]byte, command []byte) [][]byte {
-	if len(command) == 0 {
-		return keys
-	}
-	in, count := wire{rest: command[1:]}, 1
-	switch command[0] {
-	case setInsert:
-	case setExtend:
-		count = in.count(MaxPayload)
-	default:
-		return keys
-	}
-	for range count {
-		key := in.rowKey(setMember)
-		if in.bad {
-			break
-		}
-		keys = append(keys, key)
-	}
-	return keys
+	return appendRowsOf(keys, command, setInsert, setExtend, setMember, false)
 }
 
 // insertMember adds a member.

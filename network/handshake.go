@@ -19,9 +19,9 @@ import (
 // key:
 //
 //	dialler                                     acceptor
-//	hello {network, entry, proofs}         -->
+//	hello {network, proofs, entry}         -->
 //	                                            network? proofs? entry? allowed?
-//	                                       <--  hello {network, entry, proofs, refused groups}
+//	                                       <--  hello {network, proofs, refused groups, entry}
 //	network? proofs? entry? allowed?
 //	welcome {refused groups}               -->
 //

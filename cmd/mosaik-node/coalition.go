@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -19,16 +17,7 @@ import (
 // readCoalition reads a config, JSON if its first character is a brace. - is standard
 // input.
 func readCoalition(g *globals, path string) (*coalition.Config, error) {
-	in := g.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	b, err := io.ReadAll(io.LimitReader(in, coalition.MaxFile+1))
+	b, err := readBounded(g, path, coalition.MaxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +143,21 @@ func derived(c *coalition.Config) []derivedID {
 	return ids
 }
 
+// printDerived prints ids, one a line.
+func printDerived(g *globals, ids []derivedID) error {
+	t := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	for _, d := range ids {
+		if g.json {
+			if err := printLine(g.out, d); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\n", d.Name, d.ID)
+	}
+	return t.Flush()
+}
+
 // newCoalitionDeriveCmd returns the verb that derives a coalition's ids.
 func newCoalitionDeriveCmd(g *globals) *cobra.Command {
 	return &cobra.Command{
@@ -170,17 +174,7 @@ it prints one object a line.`,
 			if err != nil {
 				return err
 			}
-			t := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
-			for _, d := range derived(c) {
-				if g.json {
-					if err := printLine(g.out, d); err != nil {
-						return err
-					}
-					continue
-				}
-				fmt.Fprintf(t, "%s\t%s\n", d.Name, d.ID)
-			}
-			return t.Flush()
+			return printDerived(g, derived(c))
 		},
 	}
 }
@@ -305,22 +299,7 @@ published one, and may compare.`,
 				}
 				ids = append(ids, derivedID{s, c.StreamID(s)})
 			}
-			width := 0
-			for _, d := range ids {
-				width = max(width, len([]rune(d.Name)))
-			}
-			for _, d := range ids {
-				var err error
-				if g.json {
-					err = printLine(g.out, d)
-				} else {
-					_, err = fmt.Fprintf(g.out, "%s%s  %s\n", d.Name, strings.Repeat(" ", width-len([]rune(d.Name))), d.ID)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
+			return printDerived(g, ids)
 		},
 	}
 	cmd.Flags().StringArrayVar(&streams, "stream", nil, "a stream or collection of it; may be repeated")

@@ -16,8 +16,8 @@ import (
 	"github.com/mosaik-engine/mosaik/network"
 )
 
-// onNetwork asks a running node about its network.
-func onNetwork(cmd *cobra.Command, address string, do func(api.Network) error) (err error) {
+// onNode connects with a running node.
+func onNode(cmd *cobra.Command, address string, do func(*api.Client) error) (err error) {
 	address = cmp.Or(address, os.Getenv("MOSAIK_NODE"))
 	if address == "" {
 		return usage(cmd, errors.New("--node URL is missing"))
@@ -27,11 +27,7 @@ func onNetwork(cmd *cobra.Command, address string, do func(api.Network) error) (
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	n, err := c.Network(cmd.Context())
-	if err != nil {
-		return err
-	}
-	return do(n)
+	return do(c)
 }
 
 const nodeFlagHelp = "address of a running node, such as http://127.0.0.1:7070 (MOSAIK_NODE)"
@@ -49,7 +45,11 @@ what others have refused it are told apart.`,
 		Example: `  mosaik-node network status --node http://127.0.0.1:7070`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return onNetwork(cmd, node, func(n api.Network) error {
+			return onNode(cmd, node, func(c *api.Client) error {
+				n, err := c.Network(cmd.Context())
+				if err != nil {
+					return err
+				}
 				if g.json {
 					return printLine(g.out, n)
 				}

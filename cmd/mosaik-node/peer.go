@@ -2,9 +2,7 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -16,20 +14,6 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 )
-
-// onNode connects with a running node.
-func onNode(cmd *cobra.Command, address string, do func(*api.Client) error) (err error) {
-	address = cmp.Or(address, os.Getenv("MOSAIK_NODE"))
-	if address == "" {
-		return usage(cmd, errors.New("--node URL is missing"))
-	}
-	c, err := api.NewClient(address)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	return do(c)
-}
 
 // newPeerListCmd returns the verb that lists the peers a node knows of.
 func newPeerListCmd(g *globals) *cobra.Command {

@@ -142,7 +142,9 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 	}
 	o.Advertise = s.advertise
 	if s.discover {
-		o.Discovery = s.discovery(logger, o)
+		if o.Discovery, err = s.discovery(logger, key.PeerID(), members); err != nil {
+			return nil, err
+		}
 	}
 	if o.Clauses, err = s.ticketClauses(); err != nil {
 		return nil, err
@@ -157,13 +159,15 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 
 // discovery returns how the node finds others: it begins with the members, with the
 // peers of bootstrap and with those a name server has.
-func (s *settings) discovery(logger *slog.Logger, o *mosaik.PeerOptions) *catalog.Options {
+func (s *settings) discovery(logger *slog.Logger, self identity.PeerID, members []memberAddress) (*catalog.Options, error) {
+	others, err := parseMembers(s.bootstrap)
+	if err != nil {
+		return nil, err
+	}
 	var seeds []catalog.Seed
-	known := append(slices.Clone(s.members), s.bootstrap...)
-	for _, text := range known {
-		list, err := parseMembers([]string{text})
-		if err == nil && list[0].address != "" && list[0].peer != o.Key.PeerID() { // check has seen the others
-			seeds = append(seeds, catalog.Seed{Peer: list[0].peer, Addresses: []string{list[0].address}})
+	for _, m := range slices.Concat(members, others) {
+		if m.address != "" && m.peer != self {
+			seeds = append(seeds, catalog.Seed{Peer: m.peer, Addresses: []string{m.address}})
 		}
 	}
 	begin := catalog.Static(seeds...)
@@ -172,7 +176,7 @@ func (s *settings) discovery(logger *slog.Logger, o *mosaik.PeerOptions) *catalo
 			logger.Warn("no seeds from the name server", "err", err)
 		}))
 	}
-	return &catalog.Options{Bootstrap: begin, Logger: logger}
+	return &catalog.Options{Bootstrap: begin, Logger: logger}, nil
 }
 
 // minSecret is how long a secret is at least, in bytes.

@@ -67,7 +67,7 @@ func (s *settings) attest(logger *slog.Logger, o *mosaik.PeerOptions, shown *wal
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(s.tdxPolicy)
+	text, err := readFileBounded(s.tdxPolicy, maxPolicy)
 	if err != nil {
 		return nil, fmt.Errorf("%w: tdx-policy: %w", conf.ErrConfig, err)
 	}

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -65,18 +63,9 @@ func (s *settings) ticketClauses() ([]identity.Clause, error) {
 
 // readTickets reads a file of tickets: JSON Web Tokens, one a line.
 func readTickets(path string) ([]identity.Ticket, error) {
-	f, err := os.Open(path)
+	content, err := readFileBounded(path, identity.MaxTickets*(identity.MaxTicket+2))
 	if err != nil {
 		return nil, fmt.Errorf("%w: ticket-file: %w", conf.ErrConfig, err)
-	}
-	defer f.Close()
-	const most = identity.MaxTickets * (identity.MaxTicket + 2)
-	content, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: ticket-file: %w", conf.ErrConfig, err)
-	}
-	if len(content) > most {
-		return nil, fmt.Errorf("%w: ticket-file: %s has more than %d bytes", conf.ErrConfig, path, most)
 	}
 	var tickets []identity.Ticket
 	for line := range strings.Lines(string(content)) {
@@ -106,15 +95,18 @@ type wallet struct {
 func (w *wallet) tickets() []identity.Ticket {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Concat(w.file, w.quoted)
+	return w.allLocked()
 }
+
+// allLocked returns the tickets of both kinds. REQUIRES: mu.
+func (w *wallet) allLocked() []identity.Ticket { return slices.Concat(w.file, w.quoted) }
 
 // open begins to show what is put in, and what was put in meanwhile.
 func (w *wallet) open(p *mosaik.Peer) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.peer = p
-	return p.SetTickets(slices.Concat(w.file, w.quoted))
+	return p.SetTickets(w.allLocked())
 }
 
 // put replaces the tickets of one kind, a field of the wallet. It reports whether they
@@ -128,7 +120,7 @@ func (w *wallet) put(kind *[]identity.Ticket, tickets []identity.Ticket) (change
 	before := *kind
 	*kind = tickets
 	if w.peer != nil {
-		if err := w.peer.SetTickets(slices.Concat(w.file, w.quoted)); err != nil {
+		if err := w.peer.SetTickets(w.allLocked()); err != nil {
 			*kind = before
 			return false, err
 		}

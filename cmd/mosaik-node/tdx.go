@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -47,24 +46,6 @@ func rootOf(simulate bool) (tdx.Root, error) {
 	return a.Root(), nil
 }
 
-// readBounded reads a file of at most limit bytes; - is standard input.
-func readBounded(g *globals, path string, limit int) ([]byte, error) {
-	in := g.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	b, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
-	if err == nil && len(b) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return b, err
-}
-
 // quoteInfo is what a quote says, as JSON.
 type quoteInfo struct {
 	Version        uint16            `json:"version"`
@@ -79,15 +60,15 @@ type quoteInfo struct {
 	TrailingUnused int               `json:"trailing_bytes"`
 }
 
-// registers are the names of measurements in the order they are printed.
-func registers(m *tdx.Measurements) []struct {
+// register is one of the measurements by its name.
+type register struct {
 	name  string
 	value tdx.Measurement
-} {
-	return []struct {
-		name  string
-		value tdx.Measurement
-	}{
+}
+
+// registers are the measurements in the order they are printed.
+func registers(m *tdx.Measurements) []register {
+	return []register{
 		{"mrtd", m.MRTD}, {"rtmr0", m.RTMR[0]}, {"rtmr1", m.RTMR[1]}, {"rtmr2", m.RTMR[2]}, {"rtmr3", m.RTMR[3]},
 		{"mr_config_id", m.MRConfigID}, {"mr_owner", m.MROwner}, {"mr_owner_config", m.MROwnerConfig},
 	}
@@ -154,13 +135,16 @@ type policyFile struct {
 	MaxLifetime   string            `json:"max_lifetime"`
 }
 
+// maxPolicy bounds a file with a policy, in bytes.
+const maxPolicy = 1 << 20
+
 // readPolicy reads a policy for a root; an empty path is the policy that only asks for what
 // is genuine and up to date.
 func readPolicy(g *globals, path string, root tdx.Root) (tdx.Policy, error) {
 	if path == "" {
 		return tdx.Policy{Root: root}, nil
 	}
-	b, err := readBounded(g, path, 1<<20)
+	b, err := readBounded(g, path, maxPolicy)
 	if err != nil {
 		return tdx.Policy{}, err
 	}

@@ -113,8 +113,6 @@ type Catalog struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	changing sync.Mutex // held while this node's entry is made anew
-
 	mu struct {
 		sync.Mutex
 		closed   bool
@@ -147,7 +145,7 @@ func Open(e *network.Endpoint, o Options) (*Catalog, error) {
 	c.mu.dialling = make(map[identity.PeerID]bool)
 	c.mu.seeds = make(map[identity.PeerID][]string)
 	c.mu.watchers = make(map[*watcher]struct{})
-	c.stop, err = e.Handle(network.Protocol{Name: Protocol, MaxMessage: maxMessage, Serve: func(conn *network.Conn) { c.serve(conn) }})
+	c.stop, err = e.Handle(network.Protocol{Name: Protocol, MaxMessage: maxMessage, Serve: c.serve})
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +164,7 @@ func (c *Catalog) Close() error {
 	c.mu.Unlock()
 	var err error
 	if !closed {
-		err = c.Change(func(e *identity.PeerEntry) { // written when Close returns
+		err = c.Change(func(e *identity.PeerEntry) {
 			e.Addresses, e.Tickets, e.Streams, e.Groups, e.Tags = nil, nil, nil, nil, []identity.ID{Departed()}
 		})
 	}
@@ -182,7 +180,7 @@ func (c *Catalog) Close() error {
 		if err == nil && !closed {
 			l.send(&message{kind: kindEntries, entries: [][]byte{c.e.Entry().Bytes()}})
 		}
-		l.drain()
+		l.drain() // what is sent is written when Close returns
 	}
 	c.cancel()
 	c.stop()
@@ -214,7 +212,7 @@ func (c *Catalog) Peers() []*identity.SignedEntry {
 			all = append(all, k.entry)
 		}
 	}
-	slices.SortFunc(all, func(a, b *identity.SignedEntry) int { return slices.Compare(a.Entry.Peer[:], b.Entry.Peer[:]) })
+	slices.SortFunc(all, func(a, b *identity.SignedEntry) int { return a.Entry.Peer.Compare(b.Entry.Peer) })
 	return all
 }
 
@@ -237,12 +235,10 @@ func (c *Catalog) Addresses(p identity.PeerID) []string {
 
 // Change changes this node's entry (network.Endpoint.ChangeEntry) and spreads it.
 func (c *Catalog) Change(change func(*identity.PeerEntry)) error {
-	c.changing.Lock()
-	defer c.changing.Unlock()
 	if err := c.e.ChangeEntry(change); err != nil {
 		return err
 	}
-	c.Hear(c.e.Entry())
+	c.Hear(c.e.Entry()) // or a newer one, if another Change has come between
 	return nil
 }
 

@@ -57,6 +57,11 @@
 //	Catalog.runWrite   one for each link
 //	Catalog.serve      on the endpoint's goroutine of an accepted link; one of its own for a dialled one
 //
-// Close waits for all. Catalog.mu is taken before none of the endpoint's locks: what
-// the endpoint has to hear is told after it is released.
+// Close waits for all.
+//
+// # Locks
+//
+// Catalog.mu, then that of a link or a watcher. A link that takes nothing is closed under
+// Catalog.mu, so it comes before the endpoint's, but for Conn.read, under which entries of
+// bonds are heard. What the endpoint has to learn is told after it is released.
 package catalog

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -112,16 +111,16 @@ func (g *gossip) disconnected(link int) { delete(g.links, link) }
 // node itself. It reports whether it was news.
 func (g *gossip) hear(now time.Time, link int, s *identity.SignedEntry) bool {
 	e := &s.Entry
-	switch k := g.peers[e.Peer]; {
+	before := g.peers[e.Peer]
+	switch {
 	case e.Network != g.limits.network:
 		return false
-	case k != nil && e.Version.Compare(k.at) <= 0:
+	case before != nil && e.Version.Compare(before.at) <= 0:
 		return false
 	case e.Version.Updated > uint64(now.Add(maxFuture).UnixMilli()):
 		return false
 	}
 	departed := slices.Contains(e.Tags, Departed())
-	before := g.peers[e.Peer]
 	size := len(s.Bytes())
 	if e.Peer != g.self && (before == nil && len(g.peers) >= g.limits.peers || g.bytes+size-before.size() > g.limits.bytes) {
 		g.refused++
@@ -251,7 +250,7 @@ func (g *gossip) all(which [bitmapSize]byte) (versions []version) {
 			versions = append(versions, version{p, k.at})
 		}
 	}
-	slices.SortFunc(versions, func(a, b version) int { return bytes.Compare(a.peer[:], b.peer[:]) })
+	slices.SortFunc(versions, func(a, b version) int { return a.peer.Compare(b.peer) })
 	return versions
 }
 

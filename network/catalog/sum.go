@@ -15,10 +15,9 @@ type sum [2]uint64
 // BLAKE3(peer || started || updated).
 func hashOf(v version) sum {
 	b := appendVersions(make([]byte, 0, 2+versionSize), []version{v})
-	return decodeSum(idSlice(identity.FromParts(b[2:])))
+	id := identity.FromParts(b[2:])
+	return decodeSum(id[:sumSize])
 }
-
-func idSlice(id identity.ID) []byte { return id[:sumSize] }
 
 func (s *sum) add(o sum) { s[0], s[1] = s[0]+o[0], s[1]+o[1] }
 

@@ -40,10 +40,12 @@ type Ticket struct {
 // connected with, by peer.
 func PeersOf(e *network.Endpoint, entries []*identity.SignedEntry) []Peer {
 	var peers []Peer
+	places := make(map[identity.PeerID]int)
 	at := func(id identity.PeerID) *Peer {
-		i := slices.IndexFunc(peers, func(p Peer) bool { return p.Peer == id })
-		if i < 0 {
+		i, known := places[id]
+		if !known {
 			i = len(peers)
+			places[id] = i
 			peers = append(peers, Peer{Peer: id, Self: id == e.Peer(), Addresses: []string{}, Tags: []identity.ID{}, Streams: []identity.ID{}, Groups: []identity.ID{}, Tickets: []Ticket{}, Conns: []Conn{}})
 		}
 		return &peers[i]
