@@ -1,11 +1,14 @@
 package mosaik
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +24,7 @@ import (
 type PeerOptions struct {
 	// Store is how to open the node's store. Members are the founders of its groups, in
 	// the one order all of them agree on; they may be left out for a store that exists.
-	// Peer, Transport, Peers and Rejoin are filled in.
+	// Peer, Transport, Peers, Rejoin, LastSeen and Events.MembersChanged are filled in.
 	Store Options
 	// Key is the node's identity: its PeerID is its name among the members.
 	Key identity.Key
@@ -49,11 +52,13 @@ type PeerOptions struct {
 	// Tickets are what this node's own entry holds at first (SetTickets).
 	Tickets []identity.Ticket
 	// Authorize decides about connections (network.Options.Authorize). Nil lets in
-	// members whose entries fulfil the Clauses, and nobody else.
+	// members whose entries fulfil the Clauses, and nobody else. Who is a member can change
+	// (Engine.Admit).
 	Authorize network.Authorizer
 	// Rejoin is for a member that has lost its disk: a directory without a store is
 	// filled from the other members, instead of founding the groups with them
-	// (engine.Options.Rejoin).
+	// (engine.Options.Rejoin). A node that is no founder always does this: a member has to
+	// have let it in (Engine.Admit), or their policy has to be open.
 	Rejoin bool
 	// Limits bound what others can make this node do.
 	Limits network.Limits
@@ -71,6 +76,13 @@ type Peer struct {
 	Catalog *catalog.Catalog
 	shards  *network.Shards
 	stop    func()
+
+	roster     *roster
+	groups     []*Group
+	logger     *slog.Logger
+	background context.Context // ends with the Peer
+	cancel     context.CancelFunc
+	running    sync.WaitGroup
 }
 
 // OpenPeer opens the store in dir and takes part in its groups over the network. The
@@ -83,14 +95,16 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 			return nil, fmt.Errorf("mosaik: neither the options nor a store name the members: %w", err)
 		}
 	}
+	members := newRoster(store.Members, identity.All(o.Clauses...))
 	authorize := o.Authorize
 	if authorize == nil {
-		authorize = membersOnly(store.Members, identity.All(o.Clauses...))
+		authorize = members.authorize
 	}
 	for _, c := range o.Clauses {
 		store.Validators = append(store.Validators, c.Signature())
 	}
-	p := &Peer{stop: func() {}}
+	p := &Peer{stop: func() {}, roster: members, logger: cmp.Or(store.Logger, slog.New(slog.DiscardHandler))}
+	p.background, p.cancel = context.WithCancel(context.Background())
 	// The endpoint asks before there is a catalog, and goes on when there is none any more.
 	var found atomic.Pointer[catalog.Catalog]
 	addresses := func(id identity.PeerID) (all []string) {
@@ -107,6 +121,7 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 		if c := found.Load(); c != nil {
 			c.Hear(s)
 		}
+		members.announce() // its verdict may be renewed
 		if o.Events.Entry != nil {
 			o.Events.Entry(s)
 		}
@@ -163,40 +178,51 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.stop, err = network.HandleReadmit(p.Endpoint, func(ctx context.Context, peer identity.PeerID, groups []identity.ID) (uint64, error) {
+	p.stop, err = network.HandleReadmit(p.Endpoint, func(ctx context.Context, q network.ReadmitRequest) (*network.Readmitted, error) {
 		n, err := node()
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		return n.Readmit(ctx, peer, groups)
+		return members.readmit(ctx, n, q)
 	})
 	if err != nil {
 		return nil, err
 	}
 	// Of a new store, so that it can rejoin; that of one that exists may know better.
-	if err := p.carry(store.FoundingGroups(), store.Members); err != nil {
+	members.know(store.FoundingGroups())
+	if err := p.carry(); err != nil {
 		return nil, err
 	}
 	store.Transport, store.Peers = network.Raft(p.Endpoint), p.shards
-	if o.Rejoin {
-		store.Rejoin = func(ctx context.Context, groups []identity.ID) (uint64, error) {
-			return p.Endpoint.AskReadmit(ctx, store.Members, groups)
+	if o.Rejoin || !slices.Contains(store.Members, store.Peer) {
+		store.Rejoin = members.rejoin(p.Endpoint)
+	}
+	store.LastSeen = func(peer identity.PeerID) time.Time { return members.lastSeen(p.Endpoint, peer) }
+	store.Events.MembersChanged = func(group string, m log.Membership) {
+		members.set(group, m)
+		if told := o.Store.Events.MembersChanged; told != nil {
+			told(group, m)
 		}
 	}
 	if p.Node, err = engine.Open(dir, &store); err != nil {
 		return nil, err
 	}
 	open.Store(p.Node)
-	var groups []engine.GroupKey
-	for _, g := range p.Groups() {
-		groups = append(groups, engine.GroupKey{Name: g.Name(), ID: g.ID(), Key: g.BondKey()})
+	p.groups = p.Groups()
+	var keys []engine.GroupKey
+	for _, g := range p.groups {
+		keys = append(keys, engine.GroupKey{Name: g.Name(), ID: g.ID(), Key: g.BondKey()})
+		members.begin(g.Name(), g.KnownMembers())
 	}
-	if err := p.carry(groups, store.Members); err != nil {
+	members.know(keys)
+	if err := p.carry(); err != nil {
 		return nil, err
 	}
+	p.running.Add(1)
+	go p.runMembers(p.running.Done)
 	return p, p.change(func(e *identity.PeerEntry) {
 		e.Groups = nil
-		for _, g := range groups[:min(len(groups), identity.MaxEntryIDs)] { // more do not fit
+		for _, g := range keys[:min(len(keys), identity.MaxEntryIDs)] { // more do not fit
 			e.Groups = append(e.Groups, g.ID)
 		}
 	})
@@ -214,38 +240,6 @@ func membersAt(members []identity.PeerID, addresses func(identity.PeerID) []stri
 			}
 		}
 		return seeds
-	}
-}
-
-// carry has the endpoint carry the traffic of the groups.
-func (p *Peer) carry(groups []engine.GroupKey, members []identity.PeerID) error {
-	var carried []network.Group
-	for _, g := range groups {
-		carried = append(carried, network.Group{ID: g.ID, Key: g.Key, Members: members})
-	}
-	return p.Endpoint.SetGroups(carried)
-}
-
-// membersOnly lets in members for as long as their entries fulfil the clause. Everybody
-// may take part in the catalog, if there is one.
-func membersOnly(members []identity.PeerID, clause identity.Clause) network.Authorizer {
-	return func(_ context.Context, r network.Request) (time.Time, error) {
-		if r.Protocol == catalog.Protocol {
-			return time.Time{}, nil
-		}
-		if !slices.Contains(members, r.Peer) {
-			return time.Time{}, fmt.Errorf("%w: %s is not among the members", network.NotAllowed, r.Peer.Short())
-		}
-		shown := identity.PeerEntry{Peer: r.Peer}
-		if r.Entry != nil {
-			shown = r.Entry.Entry
-		}
-		until, err := clause.Admit(&shown, time.Now())
-		if err != nil {
-			return time.Time{}, err
-		}
-		at, _ := until.Time() // the zero time if there is none, as Authorizer has it
-		return at, nil
 	}
 }
 
@@ -270,6 +264,8 @@ func (p *Peer) Close() (err error) {
 	if p.Node != nil {
 		err = p.Node.Close()
 	}
+	p.cancel()
+	p.running.Wait()
 	p.stop()
 	if p.shards != nil {
 		err = errors.Join(err, p.shards.Close())

@@ -21,19 +21,20 @@ import (
 	"github.com/mosaik-engine/mosaik/replay"
 )
 
-// trio is three nodes of one network, each with a port of its own.
+// trio is three nodes of one network, each with a port of its own, and one more that is
+// no founder.
 type trio struct {
 	t         *testing.T
 	dir       string
 	keys      []identity.Key
 	mu        sync.Mutex
 	addresses map[identity.PeerID][]string
-	nodes     [3]*mosaik.Peer
+	nodes     [4]*mosaik.Peer
 }
 
 func newTrio(t *testing.T) *trio {
 	c := &trio{t: t, dir: t.TempDir(), addresses: make(map[identity.PeerID][]string)}
-	for i := range 3 {
+	for i := range c.nodes {
 		c.keys = append(c.keys, identity.KeyFromSeed([identity.Size]byte{byte(i + 1)}))
 	}
 	t.Cleanup(func() {
@@ -52,7 +53,7 @@ func (c *trio) options(i int) *mosaik.PeerOptions {
 		defer c.mu.Unlock()
 		return c.addresses[p]
 	}}
-	for _, k := range c.keys {
+	for _, k := range c.keys[:3] {
 		o.Store.Members = append(o.Store.Members, k.PeerID())
 	}
 	o.Store.Secret = identity.NewID("what the three know")
@@ -140,7 +141,7 @@ func TestPeerTickets(t *testing.T) {
 		send(sent % 3)
 	}
 	between := func(i int) (conns int) {
-		for _, n := range c.nodes {
+		for _, n := range c.nodes[:3] {
 			for _, info := range n.Endpoint.Conns() {
 				if n.Peer() == c.keys[i].PeerID() || info.Peer == c.keys[i].PeerID() {
 					conns++
@@ -165,7 +166,7 @@ func TestPeerTickets(t *testing.T) {
 		t.Errorf("%d connections with the third", n)
 	}
 	var cut, told uint64
-	for i, n := range c.nodes {
+	for i, n := range c.nodes[:3] {
 		switch m := n.Endpoint.Metrics(); i {
 		case 2:
 			told = m.Closed[network.TicketExpired] + m.RefusedBy[network.TicketExpired]
@@ -182,7 +183,7 @@ func TestPeerTickets(t *testing.T) {
 	for range 20 {
 		send(sent % 3)
 	}
-	for i, n := range c.nodes {
+	for i, n := range c.nodes[:3] {
 		g := n.Groups()[0]
 		if _, err := g.Sync(ctx); err != nil {
 			t.Fatal(err)
@@ -337,7 +338,7 @@ func TestPeersRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer e.Close()
-			stop, err := network.HandleReadmit(e, func(context.Context, identity.PeerID, []identity.ID) (uint64, error) { return 0, nil })
+			stop, err := network.HandleReadmit(e, func(context.Context, network.ReadmitRequest) (*network.Readmitted, error) { return nil, nil })
 			if err != nil {
 				t.Fatal(err)
 			}

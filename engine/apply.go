@@ -25,7 +25,7 @@ type replica struct {
 	db    *pebble.DB
 	shard uint64
 	group identity.ID
-	self  uint64 // this node's seat among the members, from 1
+	self  uint64 // this node's number among the members
 
 	// applying is held by the applier while it works, and by refold.
 	applying sync.Mutex
@@ -316,11 +316,12 @@ func (r *replica) admit(p *proposal) (*proposer, outcome) {
 		return cmp.Compare(x.id, id)
 	})
 	switch {
-	case !known && len(s.proposers) == maxProposers:
-		return nil, refusedMalformed
 	case !known:
 		if p.seq != 1 {
 			return nil, refusedOrder
+		}
+		if len(s.proposers) == maxProposers {
+			i = s.forget(i)
 		}
 		s.proposers = slices.Insert(s.proposers, i, proposer{id: p.proposer, epoch: p.epoch})
 	case p.epoch < s.proposers[i].epoch:
@@ -339,6 +340,23 @@ func (r *replica) admit(p *proposal) (*proposer, outcome) {
 		return nil, refusedForgotten
 	}
 	return from, 0
+}
+
+// forget makes room for a proposer that comes to place i, and returns its place then.
+// Who has not been heard of for longest goes: a member that has left, of which there
+// can be more than there are members.
+func (s *state) forget(i int) int {
+	oldest := 0
+	for j := range s.proposers {
+		if s.proposers[j].last() < s.proposers[oldest].last() {
+			oldest = j
+		}
+	}
+	s.proposers = slices.Delete(s.proposers, oldest, oldest+1)
+	if oldest < i {
+		i--
+	}
+	return i
 }
 
 // logOf returns the key's log, which begins here if the key is new.

@@ -249,8 +249,9 @@ func (g *Group) openShards(m *snapshot.Manifest, state bool) (shards []io.Reader
 		c = &m.State
 	}
 	shards = make([]io.ReaderAt, c.Geometry.Shards())
+	members, seat := g.members.known(), g.seat()
 	for i := range shards {
-		if uint64(i+1) == g.self {
+		if uint64(i+1) == seat {
 			f, err := e.opts.FS.Open(g.shardPath(m.Number, state))
 			if err == nil {
 				shards[i], own = f, f
@@ -259,9 +260,9 @@ func (g *Group) openShards(m *snapshot.Manifest, state bool) (shards []io.Reader
 			}
 			continue
 		}
-		if e.opts.Peers != nil && i < len(e.opts.Members) {
+		if holder, taken := members.Holder(uint64(i + 1)); e.opts.Peers != nil && taken {
 			r := snapshot.Request{Group: g.id, Segment: m.Number, State: state, Shard: i}
-			shards[i] = snapshot.RemoteShard(e.background, e.opts.Peers, e.opts.Members[i], c, r)
+			shards[i] = snapshot.RemoteShard(e.background, e.opts.Peers, holder.Peer, c, r)
 		}
 	}
 	return shards, own, nil
@@ -271,8 +272,9 @@ func (g *Group) openShards(m *snapshot.Manifest, state bool) (shards []io.Reader
 func (g *Group) badShard(m *snapshot.Manifest) func(*snapshot.ShardError) {
 	return func(err *snapshot.ShardError) {
 		e := g.engine
-		e.opts.Logger.Warn("bad shard", "group", g.name, "segment", m.Number, "member", e.opts.Members[err.Shard].Short(), "err", err)
-		e.opts.Events.BadShard(g.name, m.Number, e.opts.Members[err.Shard], err)
+		holder, _ := g.members.known().Holder(uint64(err.Shard + 1))
+		e.opts.Logger.Warn("bad shard", "group", g.name, "segment", m.Number, "member", holder.Peer.Short(), "err", err)
+		e.opts.Events.BadShard(g.name, m.Number, holder.Peer, err)
 	}
 }
 
@@ -338,7 +340,7 @@ func (g *Group) serveShard(ctx context.Context, r snapshot.Request) ([]byte, err
 	if r.State {
 		c = &m.State
 	}
-	if uint64(r.Shard+1) == g.self {
+	if uint64(r.Shard+1) == g.seat() {
 		f, err := g.engine.opts.FS.Open(g.shardPath(r.Segment, r.State))
 		if err == nil {
 			b, err := r.Answer(c, f)

@@ -265,7 +265,7 @@ func rewriting(pattern string, change func([]byte) []byte) func(*testing.T, stri
 
 // newerStoreFile returns a store file as a later program may have written it.
 func newerStoreFile(text string) []byte {
-	body, _, _ := strings.Cut(strings.Replace(text, "\nformat 4\n", "\nformat 5\n", 1), "\nsum ")
+	body, _, _ := strings.Cut(strings.Replace(text, "\nformat 5\n", "\nformat 6\n", 1), "\nsum ")
 	body += "\n"
 	return []byte(body + fmt.Sprintf("sum %s\n", log.Sum([]byte(body))))
 }

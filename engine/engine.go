@@ -185,12 +185,16 @@ func (e *Engine) openStoreFile() error {
 		}
 		o.Spread = cmp.Or(o.Spread, defaultSpread)
 		o.SegmentBytes = cmp.Or(o.SegmentBytes, snapshot.SegmentBytes)
-		if o.Rejoin != nil {
-			if o.incarnation, err = e.rejoin(); err != nil {
+		o.number = uint64(slices.Index(o.Members, o.Peer) + 1)
+		switch {
+		case o.Rejoin != nil:
+			if err := e.rejoin(); err != nil {
 				return err
 			}
+		case o.number == 0:
+			return fmt.Errorf("%w: Peer: %s is not among Members: it has to be let in by one of them, and to ask for it (Rejoin)", ErrMismatch, o.Peer.Short())
 		}
-		s = &storeFile{host: host, peer: o.Peer, members: o.Members, incarnation: o.incarnation, secret: o.Secret, validators: o.Validators, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
+		s = &storeFile{host: host, peer: o.Peer, members: o.Members, number: o.number, incarnation: o.incarnation, committee: o.committee, secret: o.Secret, validators: o.Validators, spread: o.Spread, segment: o.SegmentBytes, named: o.Named}
 		return writeStoreFile(o.FS, e.dir, s)
 	}
 	if err != nil {
@@ -235,13 +239,13 @@ func renameHost(o *Options, dir, from, to string) error {
 // addGroup loads what the store has of a group.
 func (e *Engine) addGroup(name string) error {
 	id := e.opts.groupID(name)
-	g := &Group{engine: e, name: name, id: id, shard: shardOf(id), self: uint64(slices.Index(e.opts.Members, e.opts.Peer) + 1)}
+	g := &Group{engine: e, name: name, id: id, shard: shardOf(id), number: e.opts.number}
 	for _, other := range e.groups {
 		if other.shard == g.shard {
 			return fmt.Errorf("mosaik: options: groups %q and %q share the shard number %x: rename one", other.name, name, g.shard)
 		}
 	}
-	r, err := newReplica(e.db.DB, g.shard, id, g.self, len(e.opts.Members), e.opts.Machines)
+	r, err := newReplica(e.db.DB, g.shard, id, g.number, len(e.opts.Members), e.opts.Machines)
 	if err != nil {
 		return err
 	}
@@ -251,9 +255,12 @@ func (e *Engine) addGroup(name string) error {
 	if err := r.finishRefold(); err != nil {
 		return err
 	}
+	if err := g.loadMembers(); err != nil {
+		return err
+	}
 	e.groups = append(e.groups, g)
 	e.byName[name] = g
-	replica := replicaID(g.self, e.opts.incarnation, len(e.opts.Members))
+	replica := replicaID(g.number, e.opts.incarnation, len(e.opts.Members))
 	voter, err := isVoter(e.rlog, g.shard, replica)
 	if err != nil {
 		return raftLogError(err)
@@ -306,17 +313,18 @@ func (e *Engine) start() error {
 		g.writer.start()
 	}
 	ctx := e.background
-	e.wg.Add(3 + 2*len(e.groups))
+	e.wg.Add(3 + 3*len(e.groups))
 	go e.space.runSpaceWatch(ctx, e.wg.Done)
 	go e.runTrim(ctx)
 	go e.runScrub(ctx)
 	for _, g := range e.groups {
 		go g.runWitness(ctx, e.wg.Done)
 		go g.runSeal(ctx, e.wg.Done)
-	}
-	if e.opts.incarnation > 0 {
-		e.wg.Add(1)
-		go e.runPromote(ctx)
+		go g.runMembers(ctx, e.wg.Done)
+		if e.opts.incarnation > 0 {
+			e.wg.Add(1)
+			go g.runPromote(ctx, e.wg.Done)
+		}
 	}
 	if e.opts.Preference != Normal && len(e.opts.Members) > 1 {
 		e.wg.Add(1)
@@ -328,7 +336,8 @@ func (e *Engine) start() error {
 func (e *Engine) leaderChanged(shard, replica, term uint64) {
 	for _, g := range e.groups {
 		if g.shard == shard {
-			leader := memberOf(e.opts.Members, seatOf(replica, len(e.opts.Members)))
+			member, _ := g.members.known().Numbered(numberOf(replica, len(e.opts.Members)))
+			leader := member.Peer
 			if replica != 0 {
 				g.leaders.announce()
 			}

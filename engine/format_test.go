@@ -192,7 +192,7 @@ func TestDocumentedDirectory(t *testing.T) {
 
 func TestDocumentedStoreFile(t *testing.T) {
 	members := []identity.PeerID{{1}, {2}}
-	s := storeFile{host: "alpha", peer: members[1], members: members, validators: []identity.ID{identity.NewID("7f38d4b1c4bfa1cbd4ecf59ef7e8d4ed1a3e9c0af5bbb9a0e3e5b7c9d1f2a3b4")}, spread: 2, segment: snapshot.SegmentBytes, named: []string{"prices", "two words"}}
+	s := storeFile{host: "alpha", peer: members[1], members: members, number: 2, validators: []identity.ID{identity.NewID("7f38d4b1c4bfa1cbd4ecf59ef7e8d4ed1a3e9c0af5bbb9a0e3e5b7c9d1f2a3b4")}, spread: 2, segment: snapshot.SegmentBytes, named: []string{"prices", "two words"}}
 	example := fence(t, "## Store file", "text")
 	if got := string(s.encode()); got != example {
 		t.Errorf("the document's store file is\n%sthe code's\n%s", example, got)
@@ -604,23 +604,31 @@ func summed(text string) string {
 	return body + "\nsum " + log.Sum([]byte(body+"\n")).String() + "\n"
 }
 
-// TestOlderStoreFile: a store of format 3, which has no line for validators, opens as
-// one without any.
+// TestOlderStoreFile: a store of format 4, which has no lines for number and committee, and
+// one of format 3, which has none for validators either, open as those of founders.
 func TestOlderStoreFile(t *testing.T) {
-	fs := vfs.NewMem()
-	nodeWith(t, fs, 5)
-	older := strings.Replace(storeFileOf(t, fs), "\nformat 4\n", "\nformat 3\n", 1)
-	setStoreFile(t, fs, summed(strings.Replace(older, "\nvalidators\n", "\n", 1)))
-	e, err := tryOpen(fs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	if err := e.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if s := e.Groups()[0].Status(); s.Head.Number == 0 {
-		t.Errorf("%+v", s)
+	for format, without := range map[int][]string{4: {"number 1", "committee"}, 3: {"number 1", "committee", "validators"}} {
+		fs := vfs.NewMem()
+		nodeWith(t, fs, 5)
+		older := strings.Replace(storeFileOf(t, fs), "\nformat 5\n", fmt.Sprintf("\nformat %d\n", format), 1)
+		for _, line := range without {
+			if !strings.Contains(older, "\n"+line+"\n") {
+				t.Fatalf("there is no line %q", line)
+			}
+			older = strings.Replace(older, "\n"+line+"\n", "\n", 1)
+		}
+		setStoreFile(t, fs, summed(older))
+		e, err := tryOpen(fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		if err := e.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := e.Groups()[0].Status(); s.Head.Number == 0 {
+			t.Errorf("format %d: %+v", format, s)
+		}
 	}
 }
 
@@ -670,12 +678,12 @@ func TestNewerStoreFormat(t *testing.T) {
 	fs := vfs.NewMem()
 	nodeWith(t, fs, 5)
 	good := storeFileOf(t, fs)
-	later := strings.Replace(good, "\nformat 4\n", "\nformat 5\n", 1)
+	later := strings.Replace(good, "\nformat 5\n", "\nformat 6\n", 1)
 	for name, text := range map[string]string{
 		"with its sum":                     summed(later),
 		"with another kind of sum":         later,
-		"with lines of its own":            "mosaik store\nformat 5\ncompressed yes\n",
-		"much later, as far as we can see": strings.Replace(good, "\nformat 4\n", "\nformat 100000\n", 1),
+		"with lines of its own":            "mosaik store\nformat 6\ncompressed yes\n",
+		"much later, as far as we can see": strings.Replace(good, "\nformat 5\n", "\nformat 100000\n", 1),
 	} {
 		setStoreFile(t, fs, text)
 		before := contentsOf(t, fs, nodeDir)
@@ -720,8 +728,8 @@ func TestDamagedStoreFile(t *testing.T) {
 	}
 	// With a proper sum it is the lines that must make sense.
 	for _, change := range [][2]string{
-		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 4", "\nformat 1"}, {"\nformat 4", "\nformat 0"},
-		{"\nformat 4", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnamed", "\nnamed prices"},
+		{"\npeer ", "\nPeer "}, {"\nspread 1", "\nspread x"}, {"\nspread 1", "\nspread"}, {"\nformat 5", "\nformat 1"}, {"\nformat 5", "\nformat 0"},
+		{"\nformat 5", "\nformat one"}, {"\nhost \"", "\nhost "}, {"\nmembers ", "\nmembers 12 "}, {"\nnumber 1", "\nnumber 0"}, {"\nnumber 1", "\nnumber x"}, {"\ncommittee", "\ncommittee 12"}, {"\nnamed", "\nnamed prices"},
 		{"mosaik store", "mosaic store"},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)

@@ -25,10 +25,11 @@ type Group struct {
 	name   string
 	id     identity.ID
 	shard  uint64 // first 8 bytes of id: the Raft library's name for it
-	self   uint64 // this node's seat among the members, from 1
+	number uint64 // this node's own among the members (log.Member)
 
 	leaders   leaderWatch
-	votes     atomic.Bool // false: it has come back without its disk and has not caught up
+	members   memberWatch
+	votes     atomic.Bool // false: it has no seat, or has come back without its disk and has not caught up
 	recoverTo uint64      // Raft index this node's own Raft log knew as committed at Open
 	host      *raftHost
 	replica   *replica
@@ -183,15 +184,19 @@ func (g *Group) Recovered(ctx context.Context) error {
 
 // Status is what a node knows of one of its groups.
 type Status struct {
-	Name    string
-	ID      identity.ID
+	Name string
+	ID   identity.ID
+	// Members are those that have the seats of the committee, in the order of these; a
+	// zero peer: the seat is vacant.
 	Members []identity.PeerID
 	Self    identity.PeerID
 	Leader  identity.PeerID // zero: none is known
 	Term    uint64
-	// Reader says that this node keeps everything but has no vote yet: it has come
-	// back without its disk (Options.Rejoin) and has not caught up.
-	Reader  bool
+	// Reader says that this node keeps everything but has no vote: it has no seat, or it
+	// has come back without its disk (Options.Rejoin) and has not caught up.
+	Reader bool
+	// Evicted says that this node is no member any more.
+	Evicted bool
 	Head    log.Head
 	Keys    int    // logs that have records
 	Records uint64 // in the whole log
@@ -209,11 +214,17 @@ type Status struct {
 
 // Status returns the group's status, without asking anybody.
 func (g *Group) Status() Status {
-	s := Status{Name: g.name, ID: g.id, Members: g.engine.opts.Members, Self: g.engine.opts.Peer, Reader: !g.votes.Load()}
+	members := g.members.known()
+	s := Status{Name: g.name, ID: g.id, Self: g.engine.opts.Peer, Reader: !g.votes.Load(), Evicted: g.members.evicted(g.number)}
+	for seat := range uint64(members.Seats) {
+		holder, _ := members.Holder(seat + 1)
+		s.Members = append(s.Members, holder.Peer)
+	}
 	if g.engine.checkOpen() == nil {
-		replica, term := g.host.leader(g.shard)
+		number, term := g.host.leader(g.shard)
 		g.engine.release()
-		s.Leader, s.Term = memberOf(s.Members, replica), term
+		leader, _ := members.Numbered(number)
+		s.Leader, s.Term = leader.Peer, term
 	}
 	r := g.replica
 	r.mu.RLock()

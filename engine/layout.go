@@ -118,11 +118,14 @@ const proposerWindow = 8
 // proposal sent again after an unknown outcome is applied once, and proposals
 // are applied in the order they were made or not at all.
 type proposer struct {
-	id      uint64                 // replica id
+	id      uint64                 // number of the member
 	epoch   uint64                 // grows with each time the node opens the group
 	seq     uint64                 // last applied proposal of the epoch
 	commits [proposerWindow]uint64 // commit of proposal n at n % proposerWindow
 }
+
+// last returns the commit of the proposer's last proposal.
+func (p *proposer) last() uint64 { return p.commits[p.seq%proposerWindow] }
 
 const proposerSize = 3*8 + 8*proposerWindow
 

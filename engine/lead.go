@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
@@ -24,8 +23,8 @@ const transferTurn = 300 * time.Millisecond
 // that is no member, and ErrNoQuorum when the member has not taken the lead by
 // the end of ctx.
 func (g *Group) TransferLeadership(ctx context.Context, to identity.PeerID) error {
-	target := slices.Index(g.engine.opts.Members, to)
-	if target < 0 {
+	target, member := g.members.known().Of(to)
+	if !member {
 		return fmt.Errorf("%w: peer %s is not a member of group %s", ErrMismatch, to.Short(), g.name)
 	}
 	for {
@@ -34,12 +33,12 @@ func (g *Group) TransferLeadership(ctx context.Context, to identity.PeerID) erro
 			return err
 		}
 		leader, _ := g.host.leader(g.shard)
-		if leader == uint64(target+1) {
+		if leader == target.Number {
 			return nil
 		}
 		// An error says that there is no leader at the moment or that another request
 		// is under way.
-		asked := g.host.transfer(g.shard, uint64(target+1))
+		asked := g.host.transfer(g.shard, target.Number)
 		t := time.NewTimer(transferTurn)
 		select {
 		case <-changed:
@@ -77,7 +76,7 @@ func (e *Engine) runYield(ctx context.Context) {
 		}
 		for i, g := range e.groups {
 			leader, term := g.host.leader(g.shard)
-			if leader != g.self || e.opts.Preference == Reluctant && led[i] == term {
+			if leader != g.number || e.opts.Preference == Reluctant && led[i] == term {
 				continue
 			}
 			if g.host.handOver(g.shard, turn) {

@@ -86,7 +86,8 @@ func (p Preference) String() string {
 // default. Fields marked "kept" are written to the store when it is made; they
 // may be left zero afterwards, and contradicting them is ErrMismatch.
 type Options struct {
-	// Peer names this node among Members. Kept. Default: a random name.
+	// Peer names this node. It is among Members, or is let in by them (Engine.Admit, Rejoin).
+	// Kept. Default: a random name.
 	Peer identity.PeerID
 	// Members are the founders of every group of the node, in the one order all of
 	// them agree on. Kept. Default: Peer alone.
@@ -158,12 +159,16 @@ type Options struct {
 	// ScrubInterval is how often this node reads its shards of sealed segments, and mends
 	// those that are rotten. Missing ones it mends within a minute. Default 24 h.
 	ScrubInterval time.Duration
-	// Rejoin is for a member that has lost its disk. Open of a directory without a store
-	// calls it, and it has to have another member call Readmit for this one and return
-	// what that returns (or its error, which Open returns). Where there is a store, it
-	// is not called. Without it such a member would vote anew on what it has voted on
-	// and forgotten, and what was acknowledged could be lost.
-	Rejoin func(ctx context.Context, groups []identity.ID) (incarnation uint64, err error)
+	// Rejoin is for a member that has lost its disk, and for a peer that is no founder. Open
+	// of a directory without a store calls it, and it has to have a member call Readmit for
+	// this one and return what that returns (or its error, which Open returns). Where there
+	// is a store, it is not called. Without it a member without its disk would vote anew on
+	// what it has voted on and forgotten, and what was acknowledged could be lost.
+	Rejoin func(ctx context.Context, groups []identity.ID) (*Readmission, error)
+	// LastSeen returns when a peer was last heard of; the zero time: it is not known. The
+	// leader takes out who was away for longer than the grace of the group's policy
+	// (log.MembershipPolicy). Nil: nobody is.
+	LastSeen func(identity.PeerID) time.Time
 	// ServeBytesPerSecond bounds what this node sends to others that ask for shards, so
 	// that its own writes do not suffer. Default 256 MiB/s.
 	ServeBytesPerSecond int64
@@ -172,7 +177,9 @@ type Options struct {
 	// one that lags by more fetches the state instead. Default 128 MiB.
 	RaftLogBytes int64
 
-	incarnation uint64 // storeFile.incarnation
+	number      uint64       // storeFile.number
+	incarnation uint64       // storeFile.incarnation
+	committee   []log.Member // storeFile.committee
 }
 
 // EventListener is called on what happens inside an engine. Every field may be
@@ -191,6 +198,8 @@ type EventListener struct {
 	// Diverged: this node's replica of the group has come to other bytes than the
 	// majority and serves nothing of it until it is refolded (Group.Refold).
 	Diverged func(group string, err error)
+	// MembersChanged: the group has other members now, or another policy of them.
+	MembersChanged func(group string, m log.Membership)
 	// Sealed: this node has sealed a segment, agrees with the group on it and keeps its
 	// shard.
 	Sealed func(group string, m *snapshot.Manifest)
@@ -223,6 +232,9 @@ func (l *EventListener) ensureDefaults() {
 	}
 	if l.Diverged == nil {
 		l.Diverged = func(string, error) {}
+	}
+	if l.MembersChanged == nil {
+		l.MembersChanged = func(string, log.Membership) {}
 	}
 	if l.Sealed == nil {
 		l.Sealed = func(string, *snapshot.Manifest) {}
@@ -303,9 +315,6 @@ func (o *Options) validate() error {
 		if m.IsZero() || slices.Index(o.Members, m) != i {
 			return bad("Members[%d]: %s is zero or listed twice", i, m.Short())
 		}
-	}
-	if len(o.Members) > 0 && !slices.Contains(o.Members, o.Peer) {
-		return bad("Peer: %s is not among Members", o.Peer.Short())
 	}
 	for _, m := range o.Members {
 		if o.Addresses != nil && o.Addresses[m] == "" {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,9 +53,10 @@ const (
 // raftHost is a node's running Raft library.
 type raftHost struct {
 	nh          *dragonboat.NodeHost
-	members     map[uint64]string // seat -> address
-	self        uint64            // own seat
-	incarnation uint64            // storeFile.incarnation
+	founders    map[uint64]string // number -> address
+	address     func(identity.PeerID) string
+	self        uint64 // own number
+	incarnation uint64 // storeFile.incarnation
 	tick        time.Duration
 
 	mu struct {
@@ -78,29 +81,28 @@ func (h *raftHost) leave() { h.mu.RUnlock() }
 // startRaftHost starts the library on dir/host, with entries on rlog. The host
 // owns rlog from here on; when starting fails, rlog has been closed.
 func startRaftHost(dir string, o *Options, rlog *raftlog.Log, leader func(shard uint64, replica uint64, term uint64)) (_ *raftHost, err error) {
-	h := &raftHost{members: make(map[uint64]string), incarnation: o.incarnation, tick: memberTick, closed: make(chan struct{})}
+	h := &raftHost{founders: make(map[uint64]string), self: o.number, incarnation: o.incarnation, tick: memberTick, closed: make(chan struct{})}
+	h.address = func(p identity.PeerID) string {
+		if address, ok := o.Addresses[p]; ok {
+			return address
+		}
+		return p.String()
+	}
 	for i, m := range o.Members {
-		address := m.String()
-		if o.Addresses != nil {
-			address = o.Addresses[m]
-		}
-		if m == o.Peer {
-			h.self = uint64(i + 1)
-		}
-		h.members[uint64(i+1)] = address
+		h.founders[uint64(i+1)] = h.address(m)
 	}
 	if len(o.Members) == 1 {
 		h.tick = aloneTick
 	}
 	transport := o.Transport
 	if transport == nil && o.Addresses == nil {
-		transport = inproc.New(inproc.Options{}).Transport(h.members[h.self]) // a network of one
+		transport = inproc.New(inproc.Options{}).Transport(h.address(o.Peer)) // a network of one
 	}
 	quietRaftLogger()
 	cfg := config.NodeHostConfig{
 		NodeHostDir:       o.FS.PathJoin(dir, hostDirName),
 		RTTMillisecond:    uint64(h.tick / time.Millisecond),
-		RaftAddress:       h.members[h.self],
+		RaftAddress:       h.address(o.Peer),
 		RaftEventListener: leaderListener(leader),
 		// What waits for a member that does not take it, and what one sends that is not
 		// taken here. Raft sends again what is dropped.
@@ -148,7 +150,7 @@ func (l leaderListener) LeaderUpdated(info raftio.LeaderInfo) {
 func (h *raftHost) start(g *Group) (err error) {
 	cfg := config.Config{
 		ShardID:             g.shard,
-		ReplicaID:           replicaID(h.self, h.incarnation, len(h.members)),
+		ReplicaID:           h.replica(),
 		CheckQuorum:         true,
 		PreVote:             true,
 		ElectionRTT:         memberElection,
@@ -157,7 +159,7 @@ func (h *raftHost) start(g *Group) (err error) {
 		MaxInMemLogSize:     256 << 20,
 	}
 	switch {
-	case len(h.members) == 1:
+	case len(h.founders) == 1:
 		cfg.ElectionRTT, cfg.HeartbeatRTT = aloneElection, 1
 	case g.engine.opts.Preference == Reluctant:
 		cfg.ElectionRTT *= reluctantFactor
@@ -169,8 +171,8 @@ func (h *raftHost) start(g *Group) (err error) {
 			err = fmt.Errorf("mosaik: start group %s: %v", g.name, p)
 		}
 	}()
-	founders, join := h.members, false
-	if h.incarnation > 0 { // the founders' replica of this seat is no member any more
+	founders, join := h.founders, false
+	if h.incarnation > 0 { // it is not one of the replicas that founded the group
 		founders, join, cfg.IsNonVoting = nil, true, !g.votes.Load()
 	}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine { return &machine{replica: g.replica, group: g} }
@@ -317,42 +319,42 @@ func (h *raftHost) readIndex(ctx context.Context, shard uint64, timeout time.Dur
 // of an election. It does not wait for the outcome, and reports false when this
 // member does not lead.
 func (h *raftHost) handOver(shard uint64, n int) bool {
-	others := uint64(len(h.members) - 1)
-	if leader, _ := h.leader(shard); leader != h.self || others == 0 || !h.enter() {
+	if leader, _ := h.leader(shard); leader != h.self || !h.enter() {
 		return false
 	}
 	defer h.leave()
-	target := uint64(n)%others + 1
-	if target >= h.self {
-		target++
-	}
-	return h.transferLocked(shard, target) == nil
+	others := slices.DeleteFunc(h.votersLocked(shard), func(replica uint64) bool { return replica == h.replica() })
+	return len(others) > 0 && h.nh.RequestLeaderTransfer(shard, others[n%len(others)]) == nil
 }
 
-// transfer asks the library to make the member in a seat lead the group. It does
-// not wait for the outcome.
-func (h *raftHost) transfer(shard, seat uint64) error {
+// transfer asks the library to make a member lead the group. It does not wait for
+// the outcome.
+func (h *raftHost) transfer(shard, number uint64) error {
 	if !h.enter() {
 		return log.ErrClosed
 	}
 	defer h.leave()
-	return h.transferLocked(shard, seat)
-}
-
-// transferLocked is transfer within a call of the library.
-func (h *raftHost) transferLocked(shard, seat uint64) error {
-	for _, info := range h.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
-		for replica := range info.Replicas {
-			if info.ShardID == shard && seatOf(replica, len(h.members)) == seat {
-				return h.nh.RequestLeaderTransfer(shard, replica)
-			}
+	for _, replica := range h.votersLocked(shard) {
+		if numberOf(replica, len(h.founders)) == number {
+			return h.nh.RequestLeaderTransfer(shard, replica)
 		}
 	}
 	return fmt.Errorf("%w: the member has no vote", ErrMismatch)
 }
 
-// leader returns the seat of the group's leader, or 0, and the term.
-func (h *raftHost) leader(shard uint64) (seat, term uint64) {
+// votersLocked returns the replicas that have a vote as far as this node knows, in
+// their order. REQUIRES: within a call of the library.
+func (h *raftHost) votersLocked(shard uint64) []uint64 {
+	for _, info := range h.nh.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		if info.ShardID == shard {
+			return slices.Sorted(maps.Keys(info.Replicas))
+		}
+	}
+	return nil
+}
+
+// leader returns the number of the group's leader, or 0, and the term.
+func (h *raftHost) leader(shard uint64) (number, term uint64) {
 	if !h.enter() {
 		return 0, 0
 	}
@@ -361,20 +363,42 @@ func (h *raftHost) leader(shard uint64) (seat, term uint64) {
 	if err != nil || !valid {
 		return 0, term
 	}
-	return seatOf(replica, len(h.members)), term
+	return numberOf(replica, len(h.founders)), term
 }
 
-// Every member has a seat, its place among the founders, counted from 1. The
-// replica id under which the library knows it is its seat as long as it keeps its
-// disk; a member that has lost it comes back as another replica in the same seat
-// (rejoin.go).
-func replicaID(seat, incarnation uint64, seats int) uint64 { return seat + incarnation*uint64(seats) }
+// replica returns the id of this node's replicas.
+func (h *raftHost) replica() uint64 { return replicaID(h.self, h.incarnation, len(h.founders)) }
 
-func seatOf(replica uint64, seats int) uint64 {
-	if replica == 0 {
-		return 0
+// admittedReplica begins the ids of replicas of members that are no founders.
+const admittedReplica = 1 << 41
+
+// Every member has a number, the founders from 1 on. The replica id under which the
+// library knows a founder is its number as long as it keeps its disk; a member that has
+// lost it comes back as another replica of the same number, with the next incarnation
+// (rejoin.go). Members that came later have ids of their own, and begin with incarnation 1.
+func replicaID(number, incarnation uint64, founders int) uint64 {
+	if number > uint64(founders) {
+		return admittedReplica | incarnation<<20 | number
 	}
-	return (replica-1)%uint64(seats) + 1
+	return number + incarnation*uint64(founders)
+}
+
+func numberOf(replica uint64, founders int) uint64 {
+	switch {
+	case replica == 0:
+		return 0
+	case replica >= admittedReplica:
+		return replica & (1<<20 - 1)
+	}
+	return (replica-1)%uint64(founders) + 1
+}
+
+// incarnationOf returns the incarnation of a replica of a number.
+func incarnationOf(replica, number uint64, founders int) uint64 {
+	if number > uint64(founders) {
+		return replica &^ uint64(admittedReplica) >> 20
+	}
+	return (replica - number) / uint64(founders)
 }
 
 // compact records that the state up to the applied index is on disk and lets
@@ -546,12 +570,4 @@ func isVoter(rlog raftio.ILogDB, shard, replica uint64) (bool, error) {
 	ss, err := rlog.GetSnapshot(shard, replica)
 	_, voter := ss.Membership.Addresses[replica]
 	return voter, err
-}
-
-// memberOf returns the peer in a seat; zero for none.
-func memberOf(members []identity.PeerID, seat uint64) identity.PeerID {
-	if seat == 0 || seat > uint64(len(members)) {
-		return identity.PeerID{}
-	}
-	return members[seat-1]
 }

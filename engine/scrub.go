@@ -118,6 +118,7 @@ func (g *Group) scrub(ctx context.Context, read bool, pace *rate.Limiter) (Scrub
 // ownShard is a shard that this node has to have.
 type ownShard struct {
 	m     *snapshot.Manifest
+	index int // of the shard
 	state bool
 }
 
@@ -132,18 +133,21 @@ func (s ownShard) coding() *snapshot.Coding {
 // and of the states that were captured last.
 func (g *Group) ownShards() []ownShard {
 	known := g.knownSegments()
-	return known.ownShards(g.self)
+	return known.ownShards(g.seat())
 }
 
 func (known *Segments) ownShards(seat uint64) []ownShard {
+	if seat == 0 {
+		return nil // a reader has none
+	}
 	var own []ownShard
 	states := 0
 	for n := known.Held[seat-1]; n > 0; n-- {
 		m := known.Manifests[n-1]
-		own = append(own, ownShard{m, false})
+		own = append(own, ownShard{m, int(seat - 1), false})
 		if m.State.Size > 0 && states < keptStates {
 			states++
-			own = append(own, ownShard{m, true})
+			own = append(own, ownShard{m, int(seat - 1), true})
 		}
 	}
 	return own
@@ -164,10 +168,10 @@ func (g *Group) checkShard(ctx context.Context, s ownShard, pace *rate.Limiter, 
 		return err
 	}
 	shards := make([]io.ReaderAt, c.Geometry.Shards())
-	shards[g.self-1] = &paced{ctx: ctx, r: f, pace: pace, read: read}
+	shards[s.index] = &paced{ctx: ctx, r: f, pace: pace, read: read}
 	o, err := snapshot.OpenObject(*c, shards, nil)
 	if err == nil {
-		err = o.Check(int(g.self) - 1)
+		err = o.Check(s.index)
 	}
 	if err = errors.Join(err, f.Close()); err != nil && ctx.Err() == nil {
 		return bad(err)
@@ -228,7 +232,7 @@ func (g *Group) remake(ctx context.Context, s ownShard, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return snapshot.WriteShard(w, s.coding(), object, int(g.self)-1)
+		return snapshot.WriteShard(w, s.coding(), object, s.index)
 	}
 	shards, own, err := g.openShards(s.m, s.state)
 	if err != nil {
@@ -239,10 +243,10 @@ func (g *Group) remake(ctx context.Context, s ownShard, w io.Writer) error {
 			return err
 		}
 	}
-	shards[g.self-1] = nil
+	shards[s.index] = nil
 	o, err := snapshot.OpenObject(*s.coding(), shards, g.badShard(s.m))
 	if err != nil {
 		return err
 	}
-	return o.Rebuild(int(g.self)-1, w)
+	return o.Rebuild(s.index, w)
 }

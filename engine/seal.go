@@ -35,6 +35,7 @@ const systemTimeout = 10 * time.Second
 // sealer is the work of one group. It belongs to runSeal.
 type sealer struct {
 	g     *Group
+	seat  uint64     // this member's, whose shards it writes
 	next  uint64     // segment that is sealed next; the ones before are held
 	first uint64     // its first commit
 	prev  log.Digest // digest of the commit before
@@ -60,8 +61,13 @@ func (g *Group) runSeal(ctx context.Context, done func()) {
 			continue
 		}
 		err := g.readSegmentLog(ctx)
-		if err == nil && s == nil {
-			s, err = g.newSealer(ctx)
+		seat := g.seat()
+		if err == nil && seat == 0 {
+			s = nil
+			continue // a reader has no shards to write, and keeps its commits
+		}
+		if err == nil && (s == nil || s.seat != seat) {
+			s, err = g.newSealer(ctx, seat)
 		}
 		if err == nil {
 			err = s.step(ctx)
@@ -80,13 +86,13 @@ func (g *Group) runSeal(ctx context.Context, done func()) {
 }
 
 // newSealer finds out where to go on: after the segments this member holds.
-func (g *Group) newSealer(ctx context.Context) (*sealer, error) {
+func (g *Group) newSealer(ctx context.Context, seat uint64) (*sealer, error) {
 	known := &g.replica.sealed
 	known.mu.RLock()
-	held := known.mu.held[g.self-1]
+	held := known.mu.held[seat-1]
 	manifests := known.mu.manifests[:held]
 	known.mu.RUnlock()
-	s := &sealer{g: g, next: held + 1, first: 1}
+	s := &sealer{g: g, seat: seat, next: held + 1, first: 1}
 	for _, m := range manifests {
 		s.sealed(m)
 	}
@@ -200,7 +206,7 @@ func (s *sealer) encode(ctx context.Context, last uint64) (*snapshot.Manifest, e
 	if err != nil {
 		return nil, err
 	}
-	shards[g.self-1] = own
+	shards[s.seat-1] = own
 	m.Commits, err = encodeFrom(geometry, shards, func(w io.Writer) (err error) {
 		m.Summary, err = g.writeSegment(ctx, w, r, true)
 		return err
@@ -226,7 +232,7 @@ func (s *sealer) encode(ctx context.Context, last uint64) (*snapshot.Manifest, e
 	if own, err = g.createShard(s.next, true); err != nil {
 		return nil, err
 	}
-	shards[g.self-1] = own
+	shards[s.seat-1] = own
 	m.State, err = encodeFrom(geometry, shards, func(w io.Writer) error { return g.writeState(ctx, w, last) })
 	return m, errors.Join(err, own.finish())
 }
@@ -355,7 +361,7 @@ func (s *sealer) agree(ctx context.Context, own *snapshot.Manifest) error {
 			}
 			return nil
 		}
-		if leader, _ := g.host.leader(g.shard); leader == g.self {
+		if leader, _ := g.host.leader(g.shard); leader == g.number {
 			ctx, cancel := context.WithTimeout(ctx, systemTimeout)
 			err := g.appendSystem(ctx, snapshot.SegmentsKey(), own.AppendTo([]byte{recordManifest}))
 			cancel()
@@ -388,7 +394,7 @@ func (s *sealer) hold(ctx context.Context, own *snapshot.Manifest) error {
 // tell says in the log that this member has its shards up to a segment.
 func (s *sealer) tell(ctx context.Context, own *snapshot.Manifest) error {
 	g := s.g
-	record := binary.LittleEndian.AppendUint64([]byte{recordHeld}, g.self)
+	record := binary.LittleEndian.AppendUint64([]byte{recordHeld}, s.seat)
 	record = binary.LittleEndian.AppendUint64(record, own.Number)
 	ctx, cancel := context.WithTimeout(ctx, systemTimeout)
 	defer cancel()

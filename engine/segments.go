@@ -264,7 +264,7 @@ type Segments struct {
 func (g *Group) Segments() Segments {
 	known := g.knownSegments()
 	known.StatesHere = make([]bool, len(known.Manifests))
-	for _, s := range known.ownShards(g.self) {
+	for _, s := range known.ownShards(g.seat()) {
 		switch here := g.hasShard(s.m, s.state); {
 		case !here:
 			known.Missing++

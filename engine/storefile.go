@@ -18,20 +18,25 @@ import (
 // can read it, and ends in a digest of itself:
 //
 //	mosaik store
-//	format 4
+//	format 5
 //	host <hostname>
 //	peer <hex>
 //	members <hex> ...
-//	incarnation <n>, how often the node has come back without its disk
+//	number <n>, of the node among the members (log.Member)
+//	incarnation <n>, how often the node has joined, or come back without its disk
+//	committee <seat>:<number>:<hex> ..., who had the seats when the node joined; empty: the founders
 //	secret <hex>, Options.Secret; zeros: none
-//	validators <hex> ..., Options.Validators; format 3 has no such line
+//	validators <hex> ..., Options.Validators
 //	spread <n>
 //	segment <bytes>
 //	named <quoted name> ...
 //	sum <BLAKE3 hex of all lines above>
+//
+// Formats 3 and 4 have no number, which is the place among the founders, and no
+// committee; format 3 has no validators.
 const (
 	storeFileName = "MOSAIK"
-	storeFormat   = 4
+	storeFormat   = 5
 	// oldestFormat is the oldest that is read: the next writing makes it storeFormat.
 	oldestFormat = 3
 )
@@ -40,8 +45,10 @@ type storeFile struct {
 	host    string // name of the machine; part of dragonboat's paths, see raft.go
 	peer    identity.PeerID
 	members []identity.PeerID
+	number  uint64 // of the peer; founders from 1
 	// incarnation tells the replicas of a member apart that has lost its disk (rejoin.go).
 	incarnation uint64
+	committee   []log.Member // Readmission.Committee
 	secret      identity.ID
 	validators  []identity.ID
 	spread      int
@@ -55,7 +62,11 @@ func (s *storeFile) encode() []byte {
 	for _, m := range s.members {
 		fmt.Fprintf(&b, " %s", m)
 	}
-	fmt.Fprintf(&b, "\nincarnation %d\nsecret %s\nvalidators", s.incarnation, s.secret)
+	fmt.Fprintf(&b, "\nnumber %d\nincarnation %d\ncommittee", s.number, s.incarnation)
+	for _, m := range s.committee {
+		fmt.Fprintf(&b, " %d:%d:%s", m.Seat, m.Number, m.Peer)
+	}
+	fmt.Fprintf(&b, "\nsecret %s\nvalidators", s.secret)
 	for _, v := range s.validators {
 		fmt.Fprintf(&b, " %s", v)
 	}
@@ -128,12 +139,40 @@ func decodeStoreFile(text string) (*storeFile, error) {
 		}
 		s.members = append(s.members, id)
 	}
+	s.number = uint64(slices.Index(s.members, s.peer) + 1)
+	if n > 4 {
+		number, err := field("number")
+		if err != nil {
+			return nil, err
+		}
+		if s.number, err = strconv.ParseUint(number, 10, 32); err != nil || s.number == 0 || s.number > log.MaxMemberNumber {
+			return nil, fmt.Errorf("number: %q is no number of a member", number)
+		}
+	}
 	incarnation, err := field("incarnation")
 	if err != nil {
 		return nil, err
 	}
 	if s.incarnation, err = strconv.ParseUint(incarnation, 10, 32); err != nil {
 		return nil, fmt.Errorf("incarnation: %w", err)
+	}
+	if n > 4 {
+		committee, err := field("committee")
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range strings.Fields(committee) {
+			var x log.Member
+			var peer string
+			_, err := fmt.Sscanf(m, "%d:%d:%s", &x.Seat, &x.Number, &peer)
+			if err == nil {
+				x.Peer, err = identity.ParsePeerID(peer)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("committee: %q: %w", m, err)
+			}
+			s.committee = append(s.committee, x)
+		}
 	}
 	secret, err := field("secret")
 	if err != nil {
@@ -270,7 +309,7 @@ func (s *storeFile) reconcile(o *Options) (grown bool, err error) {
 			grown = true
 		}
 	}
-	o.Named, o.incarnation = s.named, s.incarnation
+	o.Named, o.number, o.incarnation, o.committee = s.named, s.number, s.incarnation, s.committee
 	return grown, nil
 }
 

@@ -112,15 +112,16 @@ func runStop(ctx context.Context, stop <-chan struct{}, cancel context.CancelFun
 	}
 }
 
-// others returns the members with this one left out.
+// others returns who has the seats, with this member and vacant ones left out.
 func (g *Group) others() []identity.PeerID {
-	members := make([]identity.PeerID, len(g.engine.opts.Members))
-	for i, m := range g.engine.opts.Members {
-		if uint64(i+1) != g.self {
-			members[i] = m
+	members := g.members.known()
+	others := make([]identity.PeerID, members.Seats)
+	for i := range others {
+		if holder, _ := members.Holder(uint64(i + 1)); holder.Peer != g.engine.opts.Peer {
+			others[i] = holder.Peer
 		}
 	}
-	return members
+	return others
 }
 
 // badMember tells of a member that did not send what it should.
@@ -379,8 +380,13 @@ func (s *syncing) fetch(ctx context.Context, m *snapshot.Manifest, state bool) (
 	}
 }
 
-// keepShard writes this member's shard of an object.
+// keepShard writes this member's shard of an object. One that gets its seat later, of
+// which the log of members tells, makes its shards then (newSealer).
 func (s *syncing) keepShard(m *snapshot.Manifest, object []byte, state bool) error {
+	seat := s.g.seat()
+	if seat == 0 {
+		return nil
+	}
 	fs := s.g.engine.opts.FS
 	path := s.g.shardPath(m.Number, state)
 	if _, err := fs.Stat(path); err == nil || !errors.Is(err, os.ErrNotExist) {
@@ -394,7 +400,7 @@ func (s *syncing) keepShard(m *snapshot.Manifest, object []byte, state bool) err
 	if state {
 		c = &m.State
 	}
-	err = snapshot.WriteShard(f, c, object, int(s.g.self)-1)
+	err = snapshot.WriteShard(f, c, object, int(seat)-1)
 	if err = errors.Join(err, f.finish()); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ import (
 var witnessKey = identity.NewID("mosaik.witness")
 
 // SystemName returns what a log that is the engine's own is called: the
-// directory, the conditions of transactions, the votes of witnesses. It is empty
+// directory, the conditions of transactions, the votes of witnesses, the members. It is empty
 // for all others.
 func SystemName(key identity.ID) string {
 	switch key {
@@ -51,6 +51,8 @@ func SystemName(key identity.ID) string {
 		return "mosaik.witness"
 	case snapshot.SegmentsKey():
 		return "mosaik.segments"
+	case log.MembersKey():
+		return log.MembersName
 	}
 	return ""
 }
@@ -295,7 +297,7 @@ func (g *Group) runWitness(ctx context.Context, done func()) {
 		case <-ctx.Done():
 			return
 		case number := <-g.replica.witness.ask:
-			for !g.engine.closing() {
+			for !g.engine.closing() && g.seat() != 0 { // a reader is no witness
 				err := g.vote(ctx, number)
 				if err == nil {
 					break

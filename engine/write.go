@@ -208,7 +208,7 @@ func (g *Group) checkTransaction(t *log.Transaction) error {
 		if err != nil {
 			return err
 		}
-		if !folded || key == log.DirectoryKey() {
+		if !folded || key == log.DirectoryKey() || key == log.MembersKey() {
 			return fmt.Errorf("%w: command %d: key %s is not registered with a machine in group %s", log.ErrTransaction, i, key.Short(), g.name)
 		}
 	}
@@ -224,7 +224,7 @@ func (g *Group) joinAppend(ctx context.Context, key identity.ID, payloads [][]by
 		return nil, err
 	}
 	switch key {
-	case witnessKey, snapshot.SegmentsKey():
+	case witnessKey, snapshot.SegmentsKey(), log.MembersKey():
 		return nil, fmt.Errorf("%w: append: the log %s is the engine's own", log.ErrQuery, SystemName(key))
 	case log.DirectoryKey():
 		for _, p := range payloads {
@@ -242,6 +242,9 @@ func (g *Group) checkRegistration(payload []byte) error {
 	e, err := g.replica.fold.CheckRegistration(payload)
 	if err != nil {
 		return err
+	}
+	if SystemName(e.Key()) != "" {
+		return fmt.Errorf("%w: append: the log %q is the engine's own", log.ErrQuery, e.Name)
 	}
 	if home := g.engine.GroupFor(e.Key()); home != g && isSpreadName(g.name) {
 		return fmt.Errorf("%w: the log %q belongs to group %s", ErrMismatch, e.Name, home.name)
@@ -369,7 +372,7 @@ func (w *writer) runSlot(slot int) {
 			<-w.submit
 			return
 		}
-		b.encode(w.group.self, w.group.Head())
+		b.encode(w.group.number, w.group.Head())
 		p := w.propose(b, w.timeout)
 		<-w.submit
 		w.metrics.batches.Add(1)

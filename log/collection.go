@@ -19,7 +19,7 @@ var ErrCommand = errors.New("mosaik: the machine does not know the command")
 
 // builtins are the machines that every group has.
 func builtins() []Machine {
-	return []Machine{NoOp(), mapMachine{}, setMachine{}, cellMachine{}, onceMachine{}, vecMachine{}, queueMachine{}}
+	return []Machine{NoOp(), membersMachine{}, mapMachine{}, setMachine{}, cellMachine{}, onceMachine{}, vecMachine{}, queueMachine{}}
 }
 
 // CollectionReader is what the readers of all collections have in common.

@@ -708,12 +708,15 @@ func FuzzMachines(f *testing.F) {
 	f.Add(uint8(0), []byte{1, 1, 'k', 1, 'v'}, []byte{3, 1, 'k'})
 	f.Add(uint8(3), []byte{1, 0, 1, 'v'}, []byte{6, 0})
 	f.Add(uint8(4), []byte{1, 2, 1, 'k', 1, 'p', 1, 'v'}, []byte{4})
+	founders := []identity.PeerID{{1}, {2}}
+	f.Add(uint8(5), log.FoundCommand(founders), log.EvictCommand(2, log.Evicted))
+	f.Add(uint8(5), log.FoundCommand(founders), log.PolicyCommand(log.MembershipPolicy{Readers: 1, Open: true}))
 	f.Add(uint8(4), []byte{2, 1, 2, 1, 'k', 1, 'p', 1, 'v', 1, 'l', 1, 'p', 0}, []byte{9, 0, 0})
 	f.Fuzz(func(t *testing.T, kind uint8, a, b []byte) {
 		mem := log.NewMemory(testGroup)
 		var key identity.ID
 		var err error
-		switch kind % 6 {
+		switch kind % 7 {
 		case 0:
 			key = prices.Key()
 			_, err = prices.Open(t.Context(), mem)
@@ -732,6 +735,9 @@ func FuzzMachines(f *testing.F) {
 			d := log.QueueDef[string, int, int]{Name: "q"}
 			key = d.Key()
 			_, err = d.Open(t.Context(), mem)
+		case 5:
+			key = log.MembersKey()
+			err = log.Register(t.Context(), mem, log.MembersEntry())
 		default:
 			d := log.OnceDef[int]{Name: "o"}
 			key = d.Key()

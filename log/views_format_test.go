@@ -67,6 +67,8 @@ func TestDocumentedCommands(t *testing.T) {
 		"queue insert": queueInsert, "queue extend": queueExtend, "queue remove": queueRemove, "queue pop min": queuePopMin,
 		"queue pop max": queuePopMax, "queue priority": queuePriority, "queue value": queueValue, "queue swap": queueSwap,
 		"queue range": queueRange, "queue clear": queueClear,
+		"members found": membersFound, "members admit": membersAdmit, "members seat": membersSeat, "members evict": membersEvict,
+		"members policy": membersPolicy,
 	}
 	signatures := map[string]bool{}
 	for _, m := range builtins() {
@@ -89,7 +91,7 @@ func TestDocumentedCommands(t *testing.T) {
 }
 
 func TestDocumentedViewLimits(t *testing.T) {
-	want := []int{MaxRowKey, MaxRowValue, MaxKey, MaxPriority, MaxValue}
+	want := []int{MaxRowKey, MaxRowValue, MaxKey, MaxPriority, MaxValue, MaxSeats, MaxReaders, MaxMemberNumber, MaxVerdictRecord}
 	rows := cellsOf(t, "what")
 	if len(rows) != len(want) {
 		t.Fatalf("%d limits, the code has %d", len(rows), len(want))

@@ -25,11 +25,20 @@ type Group struct {
 	// number (docs/format/store.md). A Raft message is handed up only if it comes from the
 	// member it names.
 	Members []identity.PeerID
+	// Admitted are the members that are no founders, by their numbers. A replica number n
+	// from 2^41 on is of the one of number n mod 2^20.
+	Admitted map[uint64]identity.PeerID
 }
+
+// admittedReplica begins the replica numbers of members that are no founders.
+const admittedReplica = 1 << 41
 
 // member returns the peer behind a replica number; zero for none.
 func (g *Group) member(replica uint64) identity.PeerID {
-	if replica == 0 || len(g.Members) == 0 {
+	switch {
+	case replica >= admittedReplica:
+		return g.Admitted[replica&(1<<20-1)]
+	case replica == 0 || len(g.Members) == 0:
 		return identity.PeerID{}
 	}
 	return g.Members[(replica-1)%uint64(len(g.Members))]

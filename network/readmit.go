@@ -7,29 +7,53 @@ import (
 	"fmt"
 
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 )
 
 // ReadmitProtocol is the name of the protocol by which a member that has lost its
-// disk asks the others to be taken back (engine.Options.Rejoin).
+// disk asks the others to be taken back, and one that was let in to be taken in
+// (engine.Options.Rejoin).
 //
 //	request   groups 2 | id 32 of each
-//	answer    0 | incarnation 8
+//	answer    0 | number 4 | incarnation 4 | committee 1 | seat 1, number 4, peer 32 of each
 //	          1 | why not, text
 //
 // Integers are little-endian. It is the member itself that asks, since the connection
 // is bound to its key, and only of groups whose keys it has proven.
-const ReadmitProtocol = "mosaik/readmit/1"
+const ReadmitProtocol = "mosaik/readmit/2"
 
 const (
 	readmitDone    = 0
 	readmitRefused = 1
 
-	maxReadmitMessage = 2 + MaxGroups*identity.Size
+	maxReadmitMessage = max(2+MaxGroups*identity.Size, 10+maxCommittee*committeeSize)
 	maxReadmitReason  = 1 << 10
+	// maxCommittee is how many members an answer names.
+	maxCommittee  = 255
+	committeeSize = 1 + 4 + identity.Size
 )
 
-// ServeReadmit takes a member back (engine.Engine.Readmit).
-type ServeReadmit func(ctx context.Context, peer identity.PeerID, groups []identity.ID) (incarnation uint64, err error)
+// Readmitted is what a member that comes back, or comes in, is told
+// (engine.Readmission).
+type Readmitted struct {
+	// Number and Incarnation tell it and its replicas apart.
+	Number, Incarnation uint32
+	// Committee is who has the seats, at most 255. Only number, peer and seat are told.
+	Committee []log.Member
+}
+
+// ReadmitRequest is what a member asks that comes back, or comes in.
+type ReadmitRequest struct {
+	// Peer is who asks.
+	Peer identity.PeerID
+	// Entry is what it has shown last on the connection; nil: nothing.
+	Entry *identity.SignedEntry
+	// Groups are those it wants to be taken into. It has proven their keys.
+	Groups []identity.ID
+}
+
+// ServeReadmit takes a member back, or in (engine.Engine.Readmit).
+type ServeReadmit func(ctx context.Context, r ReadmitRequest) (*Readmitted, error)
 
 // HandleReadmit begins to answer members that have lost their disks. stop ends that.
 func HandleReadmit(e *Endpoint, serve ServeReadmit) (stop func(), err error) {
@@ -51,15 +75,26 @@ func answerReadmit(ctx context.Context, c *Conn, request []byte, serve ServeRead
 			err = fmt.Errorf("the key of group %s is not proven", g.Short())
 		}
 	}
-	var incarnation uint64
+	var r *Readmitted
 	if err == nil {
-		incarnation, err = serve(ctx, c.Remote(), groups)
+		r, err = serve(ctx, ReadmitRequest{Peer: c.Remote(), Entry: c.Entry(), Groups: groups})
 	}
 	if err != nil {
 		text := err.Error()
 		return append([]byte{readmitRefused}, text[:min(len(text), maxReadmitReason)]...)
 	}
-	return binary.LittleEndian.AppendUint64([]byte{readmitDone}, incarnation)
+	return r.appendTo([]byte{readmitDone})
+}
+
+func (r *Readmitted) appendTo(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, r.Number)
+	b = binary.LittleEndian.AppendUint32(b, r.Incarnation)
+	b = append(b, byte(len(r.Committee)))
+	for _, x := range r.Committee {
+		b = binary.LittleEndian.AppendUint32(append(b, byte(x.Seat)), uint32(x.Number))
+		b = append(b, x.Peer[:]...)
+	}
+	return b
 }
 
 var errReadmit = errors.New("mosaik: malformed message of readmission")
@@ -87,51 +122,55 @@ func decodeReadmit(b []byte) ([]identity.ID, error) {
 	return groups, nil
 }
 
-func decodeReadmitted(b []byte) (uint64, error) {
+func decodeReadmitted(b []byte) (*Readmitted, error) {
 	switch {
-	case len(b) == 9 && b[0] == readmitDone:
-		return binary.LittleEndian.Uint64(b[1:]), nil
+	case len(b) >= 10 && b[0] == readmitDone && len(b) == 10+committeeSize*int(b[9]):
+		r := &Readmitted{Number: binary.LittleEndian.Uint32(b[1:]), Incarnation: binary.LittleEndian.Uint32(b[5:])}
+		for rest := b[10:]; len(rest) > 0; rest = rest[committeeSize:] {
+			r.Committee = append(r.Committee, log.Member{Seat: uint64(rest[0]), Number: uint64(binary.LittleEndian.Uint32(rest[1:])), Peer: identity.PeerID(rest[5:committeeSize])})
+		}
+		return r, nil
 	case len(b) > 0 && len(b) <= 1+maxReadmitReason && b[0] == readmitRefused:
-		return 0, fmt.Errorf("mosaik: it refuses: %q", b[1:])
+		return nil, fmt.Errorf("mosaik: it refuses: %q", b[1:])
 	}
-	return 0, errReadmit
+	return nil, errReadmit
 }
 
 // AskReadmit asks the members in turn until one takes this node back into the
 // groups, whose keys the endpoint must know (SetGroups). It is for
 // engine.Options.Rejoin.
-func (e *Endpoint) AskReadmit(ctx context.Context, members []identity.PeerID, groups []identity.ID) (uint64, error) {
+func (e *Endpoint) AskReadmit(ctx context.Context, members []identity.PeerID, groups []identity.ID) (*Readmitted, error) {
 	var errs []error
 	for _, m := range members {
 		if m == e.peer {
 			continue
 		}
-		incarnation, err := e.askReadmit(ctx, m, groups)
+		r, err := e.askReadmit(ctx, m, groups)
 		if err == nil {
-			return incarnation, nil
+			return r, nil
 		}
 		errs = append(errs, fmt.Errorf("member %s: %w", m.Short(), err))
 	}
-	return 0, fmt.Errorf("mosaik: no member takes this one back: %w", errors.Join(errs...))
+	return nil, fmt.Errorf("mosaik: no member takes this one back: %w", errors.Join(errs...))
 }
 
-func (e *Endpoint) askReadmit(ctx context.Context, member identity.PeerID, groups []identity.ID) (uint64, error) {
+func (e *Endpoint) askReadmit(ctx context.Context, member identity.PeerID, groups []identity.ID) (*Readmitted, error) {
 	c, err := e.Dial(ctx, member, ReadmitProtocol)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer c.Close()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := c.SetDeadline(deadline); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	if err := c.WriteMessage(appendReadmit(nil, groups)); err != nil {
-		return 0, err
+		return nil, err
 	}
 	b, err := c.ReadMessage()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	return decodeReadmitted(b)
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 )
 
 // TestReadmit: a member that asks is told what the other's engine says, and only of
@@ -35,13 +37,14 @@ func TestReadmit(t *testing.T) {
 	a, b := open(1, g), open(2, g, other)
 	var asked []identity.ID
 	fail := errors.New("no quorum today")
+	told := &Readmitted{Number: 7, Incarnation: 2, Committee: []log.Member{{Seat: 1, Number: 1, Peer: a.Peer()}, {Seat: 3, Number: 9, Peer: b.Peer()}}}
 	for _, e := range []*Endpoint{a, b} {
-		stop, err := HandleReadmit(e, func(_ context.Context, peer identity.PeerID, groups []identity.ID) (uint64, error) {
-			asked = groups
-			if len(groups) > 1 {
-				return 0, fail
+		stop, err := HandleReadmit(e, func(_ context.Context, r ReadmitRequest) (*Readmitted, error) {
+			asked = r.Groups
+			if len(r.Groups) > 1 {
+				return nil, fail
 			}
-			return 7, nil
+			return told, nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -51,8 +54,8 @@ func TestReadmit(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	members := []identity.PeerID{a.Peer(), b.Peer()}
-	if n, err := b.AskReadmit(ctx, members, []identity.ID{g.ID}); err != nil || n != 7 || !slices.Equal(asked, []identity.ID{g.ID}) {
-		t.Fatalf("%d, %v; asked for %v", n, err, asked)
+	if n, err := b.AskReadmit(ctx, members, []identity.ID{g.ID}); err != nil || !reflect.DeepEqual(n, told) || !slices.Equal(asked, []identity.ID{g.ID}) {
+		t.Fatalf("%+v, %v; asked for %v", n, err, asked)
 	}
 	if _, err := b.AskReadmit(ctx, members, []identity.ID{g.ID, g.ID}); err == nil || !strings.Contains(err.Error(), fail.Error()) {
 		t.Errorf("the reason is lost: %v", err)
@@ -71,7 +74,9 @@ func FuzzReadmit(f *testing.F) {
 		if groups, err := decodeReadmit(b); err == nil && !bytes.Equal(appendReadmit(nil, groups), b) {
 			t.Errorf("%x decodes as %v", b, groups)
 		}
-		if _, err := decodeReadmitted(b); err != nil && len(err.Error()) > 8*maxReadmitReason {
+		if r, err := decodeReadmitted(b); err == nil && !bytes.Equal(r.appendTo([]byte{readmitDone}), b) {
+			t.Fatalf("%x decodes and encodes to something else", b)
+		} else if err != nil && len(err.Error()) > 8*maxReadmitReason {
 			t.Errorf("an error of %d bytes", len(err.Error()))
 		}
 	})

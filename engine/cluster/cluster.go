@@ -16,6 +16,7 @@ import (
 	"github.com/mosaik-engine/mosaik/engine"
 	"github.com/mosaik-engine/mosaik/engine/inproc"
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
@@ -37,11 +38,11 @@ type Options struct {
 
 // Cluster is a set of nodes. Its methods may be called from any goroutine.
 type Cluster struct {
-	opts    Options
-	members []identity.PeerID
+	opts Options
 
 	mu    sync.Mutex
-	nodes []*engine.Engine // nil where stopped
+	peers []identity.PeerID // the founders, and who has joined
+	nodes []*engine.Engine  // nil where stopped
 }
 
 // Open starts all nodes. It returns when they are open; elections follow.
@@ -52,10 +53,9 @@ func Open(opts Options) (*Cluster, error) {
 	if opts.Network == nil {
 		opts.Network = inproc.New(inproc.Options{})
 	}
-	c := &Cluster{opts: opts, nodes: make([]*engine.Engine, opts.Nodes)}
-	for i := range opts.Nodes {
-		// Nodes of one process need no secret: their names only have to differ.
-		c.members = append(c.members, identity.PeerID(identity.NewID(fmt.Sprintf("mosaik.cluster.node.%d", i+1))))
+	c := &Cluster{opts: opts}
+	for range opts.Nodes {
+		c.name()
 	}
 	for i := range opts.Nodes {
 		if err := c.Start(i); err != nil {
@@ -65,19 +65,40 @@ func Open(opts Options) (*Cluster, error) {
 	return c, nil
 }
 
+// name names another node, which is stopped, and returns its number.
+func (c *Cluster) name() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Nodes of one process need no secret: their names only have to differ.
+	c.peers = append(c.peers, identity.PeerID(identity.NewID(fmt.Sprintf("mosaik.cluster.node.%d", len(c.peers)+1))))
+	c.nodes = append(c.nodes, nil)
+	return len(c.nodes) - 1
+}
+
+// Peer returns the name of node i.
+func (c *Cluster) Peer(i int) identity.PeerID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peers[i]
+}
+
 // Dir returns the directory of node i.
 func (c *Cluster) Dir(i int) string {
 	return filepath.Join(c.opts.Dir, fmt.Sprintf("node%d", i+1))
 }
 
 // Nodes returns the number of nodes, running or not.
-func (c *Cluster) Nodes() int { return c.opts.Nodes }
+func (c *Cluster) Nodes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.nodes)
+}
 
 // Network returns the network between the nodes.
 func (c *Cluster) Network() *inproc.Network { return c.opts.Network }
 
 // Address returns the network address of node i, as Network.Partition wants it.
-func (c *Cluster) Address(i int) string { return c.members[i].String() }
+func (c *Cluster) Address(i int) string { return c.Peer(i).String() }
 
 // Node returns node i, or nil while it is stopped.
 func (c *Cluster) Node(i int) *engine.Engine {
@@ -105,23 +126,33 @@ func (c *Cluster) Start(i int) error { return c.start(i, nil) }
 // Rejoin starts node i, which must be stopped, as one that has lost its disk
 // (engine.Options.Rejoin): its directory must be gone.
 func (c *Cluster) Rejoin(i int) error {
-	return c.start(i, func(ctx context.Context, groups []identity.ID) (uint64, error) {
+	return c.start(i, func(ctx context.Context, groups []identity.ID) (*engine.Readmission, error) {
 		err := engine.ErrNoQuorum
-		for j := range c.members {
+		for j := range c.Nodes() {
 			n := c.Node(j)
 			if n == nil || !c.opts.Network.Reaches(c.Address(i), c.Address(j)) {
 				continue
 			}
-			var incarnation uint64
-			if incarnation, err = n.Readmit(ctx, c.members[i], groups); err == nil {
-				return incarnation, nil
+			var r *engine.Readmission
+			if r, err = n.Readmit(ctx, c.Peer(i), groups); err == nil {
+				return r, nil
 			}
 		}
-		return 0, err
+		return nil, err
 	})
 }
 
-func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (uint64, error)) error {
+// Join has a node let a new one in, and starts that. It returns the new one's number,
+// also with an error: Rejoin tries again then.
+func (c *Cluster) Join(ctx context.Context, by int, v log.Verdict) (i int, err error) {
+	i = c.name()
+	if _, err := c.Node(by).Admit(ctx, c.Peer(i), v); err != nil {
+		return i, err
+	}
+	return i, c.Rejoin(i)
+}
+
+func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (*engine.Readmission, error)) error {
 	if c.Node(i) != nil {
 		return fmt.Errorf("mosaik: node %d is running", i+1)
 	}
@@ -129,9 +160,10 @@ func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (uint
 	if c.opts.Engine != nil {
 		o = *c.opts.Engine
 	}
-	o.Peer = c.members[i]
-	o.Members = c.members
-	o.Transport = c.opts.Network.Transport(c.members[i].String())
+	c.mu.Lock()
+	o.Peer, o.Members = c.peers[i], c.peers[:c.opts.Nodes:c.opts.Nodes]
+	c.mu.Unlock()
+	o.Transport = c.opts.Network.Transport(o.Peer.String())
 	o.Peers = peers{c, i}
 	o.Rejoin = rejoin
 	if c.opts.Configure != nil {
@@ -195,8 +227,8 @@ type peers struct {
 
 // Fetch implements snapshot.Peers.
 func (p peers) Fetch(ctx context.Context, peer identity.PeerID, r snapshot.Request) ([]byte, error) {
-	for i, m := range p.c.members {
-		if m != peer {
+	for i := range p.c.Nodes() {
+		if p.c.Peer(i) != peer {
 			continue
 		}
 		n := p.c.Node(i)
