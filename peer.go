@@ -114,13 +114,14 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 		if c := found.Load(); c != nil {
 			all = append(slices.Clone(all), c.Addresses(id)...)
 		}
-		return all
+		return append(slices.Clone(all), members.addresses(id)...)
 	}
 	events := o.Events
 	events.Entry = func(s *identity.SignedEntry) {
 		if c := found.Load(); c != nil {
 			c.Hear(s)
 		}
+		members.learn(s, false)
 		members.announce() // its verdict may be renewed
 		if o.Events.Entry != nil {
 			o.Events.Entry(s)

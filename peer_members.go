@@ -29,13 +29,14 @@ type roster struct {
 	keys   []engine.GroupKey // of the groups
 	groups map[string]log.Membership
 	seen   map[identity.PeerID]time.Time // when members that are no founders were last connected
+	at     map[identity.PeerID][]string  // where members, and who asked to be one, say they are
 	news   chan struct{}                 // has a place: something has changed
 }
 
 func newRoster(founders []identity.PeerID, clause identity.Clause) *roster {
 	return &roster{
 		founders: founders, clause: clause,
-		groups: make(map[string]log.Membership), seen: make(map[identity.PeerID]time.Time), news: make(chan struct{}, 1),
+		groups: make(map[string]log.Membership), seen: make(map[identity.PeerID]time.Time), at: make(map[identity.PeerID][]string), news: make(chan struct{}, 1),
 	}
 }
 
@@ -143,6 +144,9 @@ func (r *roster) readmit(ctx context.Context, n *Node, q network.ReadmitRequest)
 	if err != nil {
 		return nil, err
 	}
+	if q.Entry != nil {
+		r.learn(q.Entry, true)
+	}
 	return &network.Readmitted{Number: uint32(a.Number), Incarnation: uint32(a.Incarnation), Committee: a.Committee}, nil
 }
 
@@ -150,11 +154,30 @@ func (r *roster) readmit(ctx context.Context, n *Node, q network.ReadmitRequest)
 func (r *roster) rejoin(e *network.Endpoint) func(context.Context, []identity.ID) (*engine.Readmission, error) {
 	return func(ctx context.Context, groups []identity.ID) (*engine.Readmission, error) {
 		a, err := e.AskReadmit(ctx, r.founders, groups)
+		if err != nil && !slices.Contains(r.founders, e.Peer()) {
+			err = fmt.Errorf("mosaik: peer %s is not among the members, and has to be let in by one of them (group admit): %w", e.Peer(), err)
+		}
 		if err != nil {
 			return nil, err
 		}
 		return &engine.Readmission{Number: uint64(a.Number), Incarnation: uint64(a.Incarnation), Committee: a.Committee}, nil
 	}
+}
+
+// learn takes in where a member says it is, from an entry that it has shown.
+func (r *roster) learn(s *identity.SignedEntry, asks bool) {
+	if asks || r.peers()[s.Entry.Peer] {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.at[s.Entry.Peer] = s.Entry.Addresses
+	}
+}
+
+// addresses returns where a member said it is.
+func (r *roster) addresses(peer identity.PeerID) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at[peer]
 }
 
 // lastSeen returns when a peer was last connected, or when that was first asked.
@@ -185,9 +208,15 @@ func (r *roster) peers() map[identity.PeerID]bool {
 func (p *Peer) runMembers(done func()) {
 	defer done()
 	before := make(map[identity.PeerID]bool)
+	greet := time.NewTicker(greetInterval)
+	defer greet.Stop()
+	p.greet()
 	for {
 		select {
 		case <-p.roster.news:
+		case <-greet.C:
+			p.greet()
+			continue
 		case <-p.background.Done():
 			return
 		}
@@ -210,6 +239,33 @@ func (p *Peer) runMembers(done func()) {
 	}
 }
 
+// greetInterval is how often a member that is no founder sees to it that the others know
+// where it is.
+const greetInterval = 3 * time.Second
+
+// greet connects for a moment with the members that this node has no connection with. The
+// founders' addresses are in everybody's settings; where another one is, its entry says,
+// and whoever has not seen that cannot send it anything.
+func (p *Peer) greet() {
+	if slices.Contains(p.roster.founders, p.Node.Peer()) {
+		return
+	}
+	connected := make(map[identity.PeerID]bool)
+	for _, c := range p.Endpoint.Conns() {
+		connected[c.Peer] = true
+	}
+	for peer := range p.roster.peers() {
+		if peer == p.Node.Peer() || connected[peer] {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(p.background, greetInterval)
+		if c, err := p.Endpoint.Dial(ctx, peer, network.RaftProtocol); err == nil { // else the next time
+			c.Close()
+		}
+		cancel()
+	}
+}
+
 // renew commits later verdicts on members whose entries hold for longer now. Of the
 // members it is the leader who does.
 func (p *Peer) renew() {
@@ -222,8 +278,8 @@ func (p *Peer) renew() {
 		}
 		m := p.roster.of(g.ID())
 		for _, x := range m.Members {
-			if x.Number <= uint64(m.Seats) || x.Verdict.Expires.IsZero() {
-				continue
+			if x.Verdict.Evidence.IsZero() || x.Verdict.Expires.IsZero() {
+				continue // a founder, or on an operator's word
 			}
 			i := slices.IndexFunc(entries, func(s *identity.SignedEntry) bool { return s.Entry.Peer == x.Peer })
 			if i < 0 || entries[i].Digest() == x.Verdict.Evidence {

@@ -45,7 +45,10 @@
 //	Group.runWitness     one per group: commits this replica's votes on digests
 //	Group.runSeal        one per group: seals segments, keeps their shards, archives
 //	Engine.runScrub      one: reads this node's shards and mends them
-//	Engine.runPromote    one, on a node that has come back without its disk: gets its votes
+//	Group.runMembers     one per group: follows the log of members; the leader's does what
+//	                     follows from it
+//	Group.runPromote     one per group, on a node that has joined, or come back without its
+//	                     disk: gets its vote
 //	runWrite             one while a segment is coded: its bytes, into a pipe
 //	runStop              one during a state sync: ends it when the Raft library wants
 //	syncing.runBring     one during a state sync: brings the next segment
@@ -68,5 +71,6 @@
 //	replica.mu        what scanners see; never held during IO
 //	raftHost.mu       held for reading during the library's short calls
 //	leaderWatch.mu    who waits for another leader
+//	memberWatch.mu    who the members are
 //	Engine.mu         open views of the store, and whether it is closing
 package engine

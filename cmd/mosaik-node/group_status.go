@@ -37,11 +37,20 @@ other bytes than the majority and therefore serves nothing of the group.`,
 				fmt.Fprintf(g.out, "group    %s  %s\nleader   %s\nterm     %d\ncommit   %d  %s\nviews    %s\napplied  %d\n",
 					group.Name, group.ID, leader, group.Term, group.Head.Commit, group.Head.Digest, group.State, group.Applied)
 				for _, m := range group.Members {
-					self := ""
-					if m == group.Self {
-						self = "  (this node)"
+					who := m.String()
+					switch {
+					case m.IsZero():
+						who = "-  (the seat is vacant)"
+					case m == group.Self:
+						who += "  (this node)"
 					}
-					fmt.Fprintf(g.out, "member   %s%s\n", m, self)
+					fmt.Fprintf(g.out, "member   %s\n", who)
+				}
+				switch {
+				case group.Evicted:
+					fmt.Fprintln(g.out, "vote     none: this node was evicted")
+				case group.Reader:
+					fmt.Fprintln(g.out, "vote     none: this node has no seat, or has not caught up")
 				}
 				if group.Diverged != "" {
 					fmt.Fprintf(g.out, "diverged %s\n", group.Diverged)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -47,15 +48,9 @@ func newProcesses(t *testing.T, n int) *processes {
 		if err := json.Unmarshal([]byte(out), &made); err != nil {
 			t.Fatal(err)
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.dirs, ports = append(p.dirs, dir), append(ports, l.Addr().String())
-		members = append(members, made.Peer.String()+"@"+l.Addr().String())
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		port := freePort(t)
+		p.dirs, ports = append(p.dirs, dir), append(ports, port)
+		members = append(members, made.Peer.String()+"@"+port)
 	}
 	for i := range n {
 		p.args = append(p.args, []string{
@@ -71,6 +66,24 @@ func newProcesses(t *testing.T, n int) *processes {
 		}
 	})
 	return p
+}
+
+// freePort returns an address that nobody listens at. It is below those that the system
+// gives to whoever asks for any, so that nobody is given it before it is used.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 12000+rand.IntN(18000)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return l.Addr().String()
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // run runs a verb in this process, which must succeed, and returns what it prints.
@@ -232,6 +245,125 @@ func TestDiscovery(t *testing.T) {
 	var out, errOut bytes.Buffer
 	if code := run(ctx, []string{"peer", "show", guest, "--node", p.nodes[1].api}, nil, &out, &errOut); code != exitFailed || !strings.Contains(errOut.String(), "the node knows no peer") {
 		t.Errorf("exit code %d, %s", code, &errOut)
+	}
+}
+
+// TestMembers: a machine is lost for good and evicted; another one, with a key of its own,
+// is admitted, started with the settings of the others, gets the seat and everything that
+// was written, and its vote counts, also after a restart.
+func TestMembers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	p := newProcesses(t, 4)
+	members := strings.Split(p.args[0][3], ",")
+	names := make([]string, 4)
+	for i := range names {
+		names[i], _, _ = strings.Cut(members[i], "@")
+		p.args[i][3] = strings.Join(members[:3], ",")
+	}
+	p.args[3][5] = "127.0.0.1:0" // the others learn from its entry where it is, each time
+	for i := range 3 {
+		p.start(i)
+	}
+	p.leads(ctx, 0)
+	key := identity.NewID("notes")
+	sent := 0
+	send := func(i int) {
+		t.Helper()
+		store, err := p.client(i).Store("")
+		if err == nil {
+			_, err = store.Append(ctx, key, fmt.Appendf(nil, "%d", sent))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		for !holds() {
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatal("not in time: ", what)
+			}
+		}
+	}
+	fails := func(want string, args ...string) {
+		t.Helper()
+		var out, errOut bytes.Buffer
+		if code := run(ctx, args, nil, &out, &errOut); code != exitFailed || !strings.Contains(errOut.String(), want) {
+			t.Fatalf("%v: exit code %d, %s%s", args, code, &out, &errOut)
+		}
+	}
+	send(0)
+	fails("no seat is vacant", "group", "admit", names[3], "--node", p.nodes[0].api)
+	if n, err := startNode(p.program, p.dirs[3], p.args[3]...); err == nil {
+		n.kill()
+		t.Fatal("it serves without having been let in")
+	}
+	p.nodes[2].kill()
+	p.nodes[2] = nil
+	p.run("group", "evict", names[2], "--node", p.nodes[1].api)
+	until("the seat is vacant", func() bool {
+		return strings.Contains(p.run("group", "status", "g0", "--node", p.nodes[0].api), "the seat is vacant")
+	})
+	if out := p.run("group", "admit", names[3], "--lifetime", "24h", "--node", p.nodes[0].api); out != names[3]+" is member 4\n" {
+		t.Error(out)
+	}
+	p.start(3)
+	group := func(i int) api.Group {
+		t.Helper()
+		groups, err := p.client(i).Groups(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return groups[0]
+	}
+	until("the new one has a vote", func() bool { return !group(3).Reader })
+	send(3)
+	// One founder is away: nothing goes without the new one's vote.
+	p.nodes[0].kill()
+	send(3)
+	if err := p.nodes[3].stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.start(0)
+	send(1)
+	p.start(3)
+	send(3)
+	store, err := p.client(3).Store("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for run, err := range store.Scan(ctx, log.Query{Key: key}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, payload := range run.Records() {
+			if string(payload) != fmt.Sprint(count) {
+				t.Fatalf("record %d is %q", count, payload)
+			}
+			count++
+		}
+	}
+	if count != sent {
+		t.Errorf("%d records, %d were sent", count, sent)
+	}
+	var m api.Membership
+	if err := json.Unmarshal([]byte(p.run("group", "members", "g0", "--node", p.nodes[3].api, "--json")), &m); err != nil {
+		t.Fatal(err)
+	}
+	if last := m.Members[len(m.Members)-1]; len(m.Members) != 3 || last.Peer.String() != names[3] || last.Seat != 3 || last.By == nil || last.Expires.IsZero() {
+		t.Errorf("%+v", m)
+	}
+	if text := p.run("group", "policy", "g0", "--readers", "2", "--promote", "--node", p.nodes[1].api); text != "open     false\npromote  true\nreaders  2\ngrace    0s\nsince    any time\n" {
+		t.Error(text)
+	}
+	fails("0 to 32 are possible", "group", "policy", "g0", "--readers", "33", "--node", p.nodes[1].api)
+	if text := p.run("group", "policy", "g0", "--node", p.nodes[3].api); !strings.Contains(text, "readers  2\n") {
+		t.Error(text)
 	}
 }
 

@@ -131,9 +131,6 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 			at[m.peer] = []string{m.address}
 		}
 	}
-	if len(members) > 0 && !slices.Contains(o.Store.Members, key.PeerID()) {
-		return nil, fmt.Errorf("%w: members: the key in %s is of peer %s, which is not among them", conf.ErrConfig, s.keyPath(), key.PeerID())
-	}
 	o.Addresses = func(p identity.PeerID) []string { return at[p] }
 	if s.secretFile != "" {
 		if o.Store.Secret, err = readSecret(s.secretFile); err != nil {

@@ -50,6 +50,7 @@ var conditions = [...]condition{
 	{log.ErrNotFound, http.StatusNotFound, "not_found"},
 	{log.ErrTransaction, http.StatusBadRequest, "bad_transaction"},
 	{log.ErrKind, http.StatusConflict, "kind"},
+	{log.ErrMembership, http.StatusConflict, "membership"},
 	{engine.ErrMismatch, http.StatusConflict, "mismatch"},
 	{log.ErrDiverged, http.StatusInternalServerError, "diverged"},
 	{engine.ErrFetching, http.StatusServiceUnavailable, "fetching"},

@@ -42,9 +42,11 @@ func headOf(h log.Head) Head {
 type Group struct {
 	Name    string            `json:"name"`
 	ID      identity.ID       `json:"id"`
-	Members []identity.PeerID `json:"members"`
+	Members []identity.PeerID `json:"members"` // by seat; zeros: it is vacant
 	Self    identity.PeerID   `json:"self"`
-	Leader  *identity.PeerID  `json:"leader,omitempty"` // absent: none is known
+	Reader  bool              `json:"reader,omitempty"`  // the node has no vote
+	Evicted bool              `json:"evicted,omitempty"` // it is no member any more
+	Leader  *identity.PeerID  `json:"leader,omitempty"`  // absent: none is known
 	Term    uint64            `json:"term"`
 	Head    Head              `json:"head"`
 	Keys    int               `json:"keys"`
@@ -59,7 +61,7 @@ type Group struct {
 func groupOf(s engine.Status) Group {
 	g := Group{
 		Name: s.Name, ID: s.ID, Members: s.Members, Self: s.Self, Term: s.Term, Head: headOf(s.Head),
-		Keys: s.Keys, Records: s.Records, Bytes: s.Bytes, Applied: s.Applied, State: s.State,
+		Reader: s.Reader, Evicted: s.Evicted, Keys: s.Keys, Records: s.Records, Bytes: s.Bytes, Applied: s.Applied, State: s.State,
 	}
 	if s.Diverged != nil {
 		g.Diverged = s.Diverged.Error()
