@@ -46,6 +46,7 @@ func Targets() []Target {
 		{"network", "FuzzShardMessages", "a request for a part of a shard, and the answer"},
 		{"network/catalog", "FuzzGossip", "what a peer says of others, three messages"},
 		{"network/catalog", "FuzzMessage", "a message of the catalog"},
+		{"organisms", "FuzzRecord", "a record of an organism: a commit with its evidence, a retirement, a revision"},
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
 		{"snapshot", "FuzzExport", "an export of a group"},
 		{"snapshot", "FuzzManifest", "the manifest of a sealed segment"},

@@ -155,6 +155,11 @@ func (c *Config) ContentHash() identity.ID { return c.Fingerprint([]byte(c.Insta
 // coalition and an organism of a lattice have no name of their own, but the root that they
 // are derived from.
 func (c *Config) Fingerprint(name []byte) identity.ID {
+	return identity.FromParts(c.preimage(name))
+}
+
+// preimage is what the content hash is the hash of.
+func (c *Config) preimage(name []byte) []byte {
 	b := append([]byte("organism|"), SchemaVersion, '|')
 	b = appendSized(b, []byte(c.Role))
 	b = appendSized(b, name)
@@ -166,7 +171,7 @@ func (c *Config) Fingerprint(name []byte) identity.ID {
 	b = appendSized(b, c.Parameters)
 	b = AppendPin(b, c.Measurements)
 	acl := c.ACL.Hash()
-	return identity.FromParts(append(b, acl[:]...))
+	return append(b, acl[:]...)
 }
 
 // AppendPin appends an id that may be absent: 0x00, or 0x01 and the id.
