@@ -65,8 +65,8 @@ type fileSource struct {
 }
 
 // ParseTOML reads the parameters and the catalog of an oracle from one file
-// (docs/format/oracle.md), whose digest stands in the parameters. The error is a *FieldError,
-// with the line if the field is there, or wraps ErrNewerSchema, or is of r. A field that is
+// (docs/format/oracle.md); the digest of the catalog stands in the parameters. The error is a
+// *FieldError, with the line if the field is there, or wraps ErrNewerSchema, or is of r. A field that is
 // not known is an error: what an oracle does not do is not to be believed in.
 func ParseTOML(r io.Reader) (*Parameters, *Catalog, error) {
 	text, err := readFile(r)
@@ -81,10 +81,11 @@ func ParseTOML(r io.Reader) (*Parameters, *Catalog, error) {
 	if err != nil {
 		return nil, nil, &FieldError{Field: "file", Err: err}
 	}
-	p, c, err := f.parsed()
-	if unknown := meta.Undecoded(); err == nil && len(unknown) > 0 {
-		p, c, err = nil, nil, fieldError(unknown[0].String(), "it is not known")
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		field := unknown[0].String()
+		return nil, nil, &FieldError{Field: field, Line: lineOf(text, field), Err: errors.New("it is not known")}
 	}
+	p, c, err := f.parsed()
 	if bad := (*FieldError)(nil); errors.As(err, &bad) {
 		bad.Line = lineOf(text, bad.Field)
 	}
@@ -98,9 +99,6 @@ func ParseJSON(r io.Reader) (*Parameters, *Catalog, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := uniqueNames([]byte(text)); err != nil {
-		return nil, nil, &FieldError{Field: "file", Err: err}
-	}
 	var f file
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
@@ -110,7 +108,15 @@ func ParseJSON(r io.Reader) (*Parameters, *Catalog, error) {
 			bad.Field, bad.Line = wrong.Field, lineAt(text, wrong.Offset)
 			bad.Err = fmt.Errorf("a %s, not a %v", wrong.Value, wrong.Type)
 		}
+		if wrong := (*json.SyntaxError)(nil); errors.As(err, &wrong) {
+			bad.Line = lineAt(text, wrong.Offset)
+		}
 		return nil, nil, bad
+	}
+	// The decoder stops behind the first value, and takes a name that occurs twice or in
+	// other letters (ſource).
+	if err := (&walk{plain: true}).document([]byte(text)); err != nil {
+		return nil, nil, &FieldError{Field: "file", Err: err}
 	}
 	return f.parsed()
 }
@@ -124,15 +130,6 @@ func readFile(r io.Reader) (string, error) {
 		return "", fieldError("file", "it has more than %d bytes", MaxFile)
 	}
 	return string(b), nil
-}
-
-// uniqueNames checks that a text is one JSON value without a name that occurs twice.
-func uniqueNames(document []byte) error {
-	_, err := lookUp(document)
-	if err != nil && !json.Valid(document) {
-		return json.Unmarshal(document, new(any)) // which says where
-	}
-	return err
 }
 
 // lineAt returns the line of an offset in a text, from 1.
@@ -322,7 +319,7 @@ func lineOf(text, field string) int {
 	}
 	key, _, _ = strings.Cut(key, "[") // an element of a list has the line of the list
 	name, rest, listed := strings.Cut(table, "[")
-	index := 0
+	index := 0 // of the table among those of its name; not listed: any
 	if listed {
 		index, _ = strconv.Atoi(strings.TrimSuffix(rest, "]")) // written by this package
 	}
@@ -335,7 +332,7 @@ func lineOf(text, field string) int {
 			if header == name {
 				seen++
 			}
-			if within = header == name && seen == index; within {
+			if within = header == name && (seen == index || !listed); within {
 				at = number
 			}
 			continue
@@ -346,4 +343,3 @@ func lineOf(text, field string) int {
 	}
 	return at
 }
-

@@ -40,15 +40,8 @@ var errNotThere = errors.New("it has no number or string at the path")
 // or string. What parsers read differently is refused wherever it stands in the document:
 // names that occur twice in an object, bytes that are not UTF-8, what follows the value.
 func lookUp(document []byte, pointers ...[]string) ([]any, error) {
-	switch {
-	case !utf8.Valid(document):
-		return nil, errors.New("it is not UTF-8")
-	case !json.Valid(document):
-		return nil, errors.New("it is not one JSON value")
-	}
-	w := walk{d: json.NewDecoder(bytes.NewReader(document)), pointers: pointers, found: make([]any, len(pointers))}
-	w.d.UseNumber()
-	if err := w.value(); err != nil {
+	w := walk{pointers: pointers, found: make([]any, len(pointers))}
+	if err := w.document(document); err != nil {
 		return nil, err
 	}
 	if slices.Contains(w.found, nil) {
@@ -63,6 +56,20 @@ type walk struct {
 	pointers [][]string
 	found    []any
 	path     []string // to the value that comes next
+	plain    bool     // names of lower-case letters and - only
+}
+
+// document goes through a whole document.
+func (w *walk) document(document []byte) error {
+	switch {
+	case !utf8.Valid(document):
+		return errors.New("it is not UTF-8")
+	case !json.Valid(document):
+		return errors.New("it is not one JSON value")
+	}
+	w.d = json.NewDecoder(bytes.NewReader(document))
+	w.d.UseNumber()
+	return w.value()
 }
 
 // value goes through the next value.
@@ -90,6 +97,9 @@ func (w *walk) value() error {
 			step, _ = t.(string) // the decoder lets nothing else stand here
 			if names[step] {
 				return fmt.Errorf("the name %.64q occurs twice", step)
+			}
+			if w.plain && strings.Trim(step, "abcdefghijklmnopqrstuvwxyz-") != "" {
+				return fmt.Errorf("the name %.64q is not known", step)
 			}
 			names[step] = true
 		}
