@@ -19,7 +19,7 @@ SOAKTIME  ?= 10m
 SOAKSEEDS ?= 1000
 
 # The packages that start goroutines. The others have nothing to race.
-RACY := ./engine/... ./log/... ./snapshot/... ./replay/... ./network/... ./cmd/...
+RACY := ./engine/... ./log/... ./snapshot/... ./replay/... ./network/... ./organisms/... ./cmd/...
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
