@@ -43,10 +43,20 @@ type Commit struct {
 
 // Primitive is a stream or a store of an organism: a key's log, folded by a machine.
 type Primitive struct {
-	// Name derives its key: StableID.Derive(Name) (Config.StreamID).
+	// Name is what it is called, such as "ticks".
 	Name string
+	// Key derives the key of its log from the organism's stable id. Nil:
+	// StableID.Derive(Name) (Config.StreamID).
+	Key func(stableID identity.ID) identity.ID
 	// Machine folds it. Nil: its commits are a stream, and nothing is folded.
 	Machine Machine
+}
+
+func (p *Primitive) key(stableID identity.ID) identity.ID {
+	if p.Key == nil {
+		return stableID.Derive(p.Name)
+	}
+	return p.Key(stableID)
 }
 
 func (p *Primitive) machine() Machine {
@@ -89,6 +99,16 @@ func (d *Definition) primitives() []Primitive { return append(slices.Clone(d.Sur
 
 // ErrOffSurface says that somebody wants of an organism what is not on its surface.
 var ErrOffSurface = errors.New("mosaik: not on the organism's surface")
+
+// primitive returns the primitive of a name; nil: there is none.
+func (d *Definition) primitive(name string) *Primitive {
+	for _, p := range d.primitives() {
+		if p.Name == name {
+			return &p
+		}
+	}
+	return nil
+}
 
 // surface returns the primitive of a name, if it can be reached from outside.
 func (d *Definition) surface(name string) (*Primitive, error) {

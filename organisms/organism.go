@@ -135,7 +135,7 @@ func (o *Organism) publish(ctx context.Context, c *Config) error {
 func (o *Organism) everywhere(ctx context.Context, record []byte, conditions []log.Condition) error {
 	t := log.Transaction{Conditions: conditions}
 	for _, p := range o.definition.primitives() {
-		t.Commands = append(t.Commands, log.KeyedCommand{Key: o.key(p.Name), Payload: record})
+		t.Commands = append(t.Commands, log.KeyedCommand{Key: p.key(o.ref.StableID), Payload: record})
 	}
 	out, err := o.group.Submit(ctx, &t)
 	if err != nil {
@@ -186,18 +186,15 @@ type Pending struct {
 
 // Begin is Commit without the wait. Commits of one goroutine are taken in order.
 func (o *Organism) Begin(ctx context.Context, primitive string, body []byte, evidence ...Evidence) *Pending {
-	known := false
-	for _, p := range o.definition.primitives() {
-		known = known || p.Name == primitive
-	}
-	if !known {
+	to := o.definition.primitive(primitive)
+	if to == nil {
 		return &Pending{err: fmt.Errorf("%w: %q is no primitive of a %s", ErrOffSurface, primitive, o.definition.Role)}
 	}
 	record, err := appendCommit(nil, body, evidence)
 	if err != nil {
 		return &Pending{err: err}
 	}
-	return &Pending{o: o, future: o.group.AppendAsync(ctx, o.key(primitive), record)}
+	return &Pending{o: o, future: o.group.AppendAsync(ctx, to.key(o.ref.StableID), record)}
 }
 
 // Wait returns what became of the commit, as Commit does.
@@ -230,7 +227,7 @@ func (o *Organism) Retire(ctx context.Context, reason RetirementReason, replacem
 	if replacement != nil && replacement.Role != o.ref.Role {
 		return m, fmt.Errorf("%w: replacement: it is a %s, not a %s", ErrRetirement, replacement.Role, o.ref.Role)
 	}
-	first := o.key(o.definition.Surface[0].Name)
+	first := o.definition.Surface[0].key(o.ref.StableID)
 	if err := o.everywhere(ctx, appendMarker(nil, &m), []log.Condition{{Key: first, Kind: log.RowAbsent, Row: markerRow}}); err != nil {
 		return m, err
 	}

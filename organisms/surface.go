@@ -50,24 +50,22 @@ func (f *Surface) pinned(now identity.ID) error {
 	return nil
 }
 
-func (f *Surface) key(primitive string) identity.ID { return f.ref.StableID.Derive(primitive) }
-
 // entry is what the directory says of a primitive: its name is its key in hex, which is
 // what the key of that name is (identity.NewID).
 func (f *Surface) entry(p *Primitive) log.DirectoryEntry {
 	m := frame{p.machine()}
-	return log.DirectoryEntry{Name: f.key(p.Name).String(), Kind: m.Signature(), Codec: framePrefix + "record"}
+	return log.DirectoryEntry{Name: p.key(f.ref.StableID).String(), Kind: m.Signature(), Codec: framePrefix + "record"}
 }
 
 // view returns the view of a primitive.
-func (f *Surface) view(ctx context.Context, primitive string, c log.Consistency) (log.View, error) {
-	key := f.key(primitive)
+func (f *Surface) view(ctx context.Context, p *Primitive, c log.Consistency) (log.View, error) {
+	key := p.key(f.ref.StableID)
 	return f.store.Home(key).View(ctx, key, c)
 }
 
 // revision returns the content hash in force.
 func (f *Surface) revision(ctx context.Context, c log.Consistency) (identity.ID, error) {
-	v, err := f.view(ctx, f.definition.Surface[0].Name, c)
+	v, err := f.view(ctx, &f.definition.Surface[0], c)
 	if err != nil {
 		return identity.ID{}, err
 	}
@@ -87,7 +85,7 @@ func (f *Surface) ContentHash(ctx context.Context) (identity.ID, error) {
 // so that an auditor judges each commit by the policy it was made under. The slice is the
 // caller's.
 func (f *Surface) Parameters(ctx context.Context, c log.Consistency) ([]byte, error) {
-	v, err := f.view(ctx, f.definition.Surface[0].Name, c)
+	v, err := f.view(ctx, &f.definition.Surface[0], c)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +102,7 @@ func (f *Surface) Parameters(ctx context.Context, c log.Consistency) ([]byte, er
 
 // Marker returns the organism's last commit, if it has retired.
 func (f *Surface) Marker(ctx context.Context) (RetirementMarker, bool, error) {
-	v, err := f.view(ctx, f.definition.Surface[0].Name, log.Linearizable())
+	v, err := f.view(ctx, &f.definition.Surface[0], log.Linearizable())
 	if err != nil {
 		return RetirementMarker{}, false, err
 	}
@@ -148,10 +146,11 @@ func Markers(bind func(context.Context, identity.ID) (*Surface, error)) func(con
 // View returns the view of a primitive: what its machine has folded. Rows whose keys
 // begin with 0x00 are the frame's. The error wraps ErrOffSurface for what is not public.
 func (f *Surface) View(ctx context.Context, primitive string, c log.Consistency) (log.View, error) {
-	if _, err := f.definition.surface(primitive); err != nil {
+	p, err := f.definition.surface(primitive)
+	if err != nil {
 		return nil, err
 	}
-	return f.view(ctx, primitive, c)
+	return f.view(ctx, p, c)
 }
 
 // Entry is a commit of an organism, with its place.
@@ -170,11 +169,12 @@ type Entry struct {
 // one the reference pins, ErrOffSurface for what is not public, or that of a scan.
 func (f *Surface) Commits(ctx context.Context, primitive string, from log.Position, follow bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if _, err := f.definition.surface(primitive); err != nil {
+		p, err := f.definition.surface(primitive)
+		if err != nil {
 			yield(Entry{}, err)
 			return
 		}
-		for run, err := range f.store.Scan(ctx, log.Query{Key: f.key(primitive), From: from, Follow: follow}) {
+		for run, err := range f.store.Scan(ctx, log.Query{Key: p.key(f.ref.StableID), From: from, Follow: follow}) {
 			if err != nil {
 				yield(Entry{}, err)
 				return

@@ -155,7 +155,7 @@ func (s *Suite) determinism(t *testing.T) {
 	}
 	rows := 0
 	for _, p := range append(append([]organisms.Primitive(nil), s.Definition.Surface...), s.Definition.Inner...) {
-		v, err := views.View(s.Config.StreamID(p.Name))
+		v, err := views.View(key(&p, &s.Config))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,6 +229,23 @@ func (s *Suite) evidence(t *testing.T) {
 	if _, _, err := o.Commit(ctx, step.Primitive, step.Body, organisms.Evidence{}); !errors.Is(err, organisms.ErrEvidence) {
 		t.Errorf("evidence of nothing: %v", err)
 	}
+}
+
+// keyOf returns the key of a primitive's log.
+func (s *Suite) keyOf(name string) identity.ID {
+	for _, p := range append(append([]organisms.Primitive(nil), s.Definition.Surface...), s.Definition.Inner...) {
+		if p.Name == name {
+			return key(&p, &s.Config)
+		}
+	}
+	return identity.ID{}
+}
+
+func key(p *organisms.Primitive, c *organisms.Config) identity.ID {
+	if p.Key == nil {
+		return c.StreamID(p.Name)
+	}
+	return p.Key(c.StableID())
 }
 
 func public(d *organisms.Definition, name string) bool {
@@ -427,7 +444,7 @@ func (s *Suite) garbage(t *testing.T) {
 		case 2:
 			body = fmt.Append(body, rng.Uint64())
 		default: // not even a record of an organism
-			if _, err := g.Append(ctx, s.Config.StreamID(step.Primitive), body); err != nil {
+			if _, err := g.Append(ctx, s.keyOf(step.Primitive), body); err != nil {
 				t.Fatal(err)
 			}
 			continue
