@@ -72,19 +72,26 @@ func TestAuditNamesWhatDiffers(t *testing.T) {
 // TestAlteredRoundFails changes each field of a round, and of its observations, below a
 // tick that was right: none goes unnoticed, not even what the price does not depend on.
 func TestAlteredRoundFails(t *testing.T) {
-	for name, change := range map[string]func(*oracle.Round){
-		"TimestampMs": func(r *oracle.Round) { r.TimestampMs++ },
-		"Pair":        func(r *oracle.Round) { r.Pair.Base = "WETH" },
-		"Seq":         func(r *oracle.Round) { r.Seq++ },
-		"Parameters":  func(r *oracle.Round) { r.Parameters[0]++ },
-		"Source":      func(r *oracle.Round) { r.Observations[1].Source[0]++ },
-		"Reason":      func(r *oracle.Round) { r.Observations[2].Reason = oracle.BadPin },
-		"Price":       func(r *oracle.Round) { r.Observations[1].Price++ },
-		"ObservedAt":  func(r *oracle.Round) { r.Observations[1].ObservedAt++ },
-		"Response":    func(r *oracle.Round) { r.Observations[1].Response[0]++ },
-		"Detail":      func(r *oracle.Round) { r.Observations[2].Detail = "another" },
-		"left out":    func(r *oracle.Round) { r.Observations = r.Observations[:3] },
-	} {
+	all := map[string]func(*oracle.Round){
+		"TimestampMs":  func(r *oracle.Round) { r.TimestampMs++ },
+		"Pair":         func(r *oracle.Round) { r.Pair.Base = "WETH" },
+		"Seq":          func(r *oracle.Round) { r.Seq++ },
+		"Parameters":   func(r *oracle.Round) { r.Parameters[0]++ },
+		"Source":       func(r *oracle.Round) { r.Observations[1].Source[0]++ },
+		"Reason":       func(r *oracle.Round) { r.Observations[2].Reason = oracle.BadPin },
+		"Price":        func(r *oracle.Round) { r.Observations[1].Price++ },
+		"ObservedAt":   func(r *oracle.Round) { r.Observations[1].ObservedAt++ },
+		"Response":     func(r *oracle.Round) { r.Observations[1].Response[0]++ },
+		"Detail":       func(r *oracle.Round) { r.Observations[2].Detail = "another" },
+		"Observations": func(r *oracle.Round) { r.Observations = r.Observations[:3] },
+	}
+	changes[oracle.Round](all).complete(t)
+	for f := range reflect.TypeFor[oracle.Observation]().Fields() {
+		if all[f.Name] == nil {
+			t.Errorf("no change of %s", f.Name)
+		}
+	}
+	for name, change := range all {
 		p, round, tick := example(t)
 		change(round)
 		err := newAuditor(t, p).AuditTick(round, tick)

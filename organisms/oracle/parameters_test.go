@@ -2,6 +2,7 @@ package oracle_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/organisms"
 	"github.com/mosaik-engine/mosaik/organisms/oracle"
 )
 
@@ -201,22 +203,26 @@ func TestEveryFieldOfASourceCounts(t *testing.T) {
 
 func TestBadParameters(t *testing.T) {
 	for want, change := range map[string]func(*oracle.Parameters){
-		"cadence: 0s":               func(p *oracle.Parameters) { p.Cadence = 0 },
-		"cadence: 24h0m0.001s":      func(p *oracle.Parameters) { p.Cadence = oracle.MaxDuration + time.Millisecond },
-		"max-age: 1.5µs":            func(p *oracle.Parameters) { p.MaxAge = 1500 },
-		"deadline: 2s":              func(p *oracle.Parameters) { p.Deadline = 2 * time.Second },
-		"max-ahead: 499ms":          func(p *oracle.Parameters) { p.MaxAhead = 499 * time.Millisecond },
-		"aggregation: policy 2":     func(p *oracle.Parameters) { p.Policy = 2 },
-		"quorum: 0":                 func(p *oracle.Parameters) { p.Quorum = 0 },
-		"quorum: 4":                 func(p *oracle.Parameters) { p.Quorum = 4 },
-		"outliers: 2":               func(p *oracle.Parameters) { p.Outliers = 2 },
-		"decimals: 19":              func(p *oracle.Parameters) { p.Decimals = 19 },
-		"tolerance: 1000001":        func(p *oracle.Parameters) { p.Tolerance = 1_000_001 },
-		"catalog: its digest":       func(p *oracle.Parameters) { p.Catalog = identity.ID{} },
-		"pairs: 0":                  func(p *oracle.Parameters) { p.Feeds = nil },
-		"pairs: 257":                func(p *oracle.Parameters) { p.Feeds = make([]oracle.Feed, oracle.MaxPairs+1) },
-		"pairs[1]: mosaik: bad":     func(p *oracle.Parameters) { p.Feeds[1].Pair.Base = "" },
-		"also pairs[0], in":         func(p *oracle.Parameters) { p.Feeds[1].Pair = oracle.Pair{Base: "USDC", Quote: "ETH"} },
+		"cadence: 0s":            func(p *oracle.Parameters) { p.Cadence = 0 },
+		"cadence: 24h0m0.001s":   func(p *oracle.Parameters) { p.Cadence = oracle.MaxDuration + time.Millisecond },
+		"max-age: 1.5µs":         func(p *oracle.Parameters) { p.MaxAge = 1500 },
+		"deadline: 2s":           func(p *oracle.Parameters) { p.Deadline = 2 * time.Second },
+		"max-ahead: 499ms":       func(p *oracle.Parameters) { p.MaxAhead = 499 * time.Millisecond },
+		"aggregation: policy 2":  func(p *oracle.Parameters) { p.Policy = 2 },
+		"quorum: 0":              func(p *oracle.Parameters) { p.Quorum = 0 },
+		"quorum: 4":              func(p *oracle.Parameters) { p.Quorum = 4 },
+		"outliers: 2":            func(p *oracle.Parameters) { p.Outliers = 2 },
+		"half of the minimum, 4": func(p *oracle.Parameters) { p.Minimum, p.Outliers = 4, 2 },
+		"decimals: 19":           func(p *oracle.Parameters) { p.Decimals = 19 },
+		"tolerance: 1000001":     func(p *oracle.Parameters) { p.Tolerance = 1_000_001 },
+		"catalog: its digest":    func(p *oracle.Parameters) { p.Catalog = identity.ID{} },
+		"pairs: 0":               func(p *oracle.Parameters) { p.Feeds = nil },
+		"pairs: 257":             func(p *oracle.Parameters) { p.Feeds = make([]oracle.Feed, oracle.MaxPairs+1) },
+		"pairs[1]: mosaik: bad":  func(p *oracle.Parameters) { p.Feeds[1].Pair.Base = "" },
+		"also pairs[0], in":      func(p *oracle.Parameters) { p.Feeds[1].Pair = oracle.Pair{Base: "USDC", Quote: "ETH"} },
+		"ETH/USDC is also pairs[0]": func(p *oracle.Parameters) {
+			p.Feeds[0].Pair, p.Feeds[1].Pair = oracle.Pair{Base: "USDC", Quote: "ETH"}, ethUSDC
+		},
 		"has 2 sources":             func(p *oracle.Parameters) { p.Feeds[0].Sources = p.Feeds[0].Sources[:2] },
 		"has 65 sources":            func(p *oracle.Parameters) { p.Feeds[0].Sources = make([]oracle.Weighted, oracle.MaxSources+1) },
 		"source 1: its id is zero":  func(p *oracle.Parameters) { p.Feeds[0].Sources[1].Source = identity.ID{} },
@@ -248,6 +254,7 @@ func TestBadCatalogs(t *testing.T) {
 		"source[0].endpoint: \"htt": func(c *oracle.Catalog) { cex(c).Endpoint = "http://exchange.example/" },
 		"source[0].endpoint: \"//e": func(c *oracle.Catalog) { cex(c).Endpoint = "//exchange.example/" },
 		"\"https://u:p@e\"":         func(c *oracle.Catalog) { cex(c).Endpoint = "https://u:p@e" },
+		"\"https://e/#x\"":          func(c *oracle.Catalog) { cex(c).Endpoint = "https://e/#x" },
 		"\"https:///x\"":            func(c *oracle.Catalog) { cex(c).Endpoint = "https:///x" },
 		"endpoint: parse":           func(c *oracle.Catalog) { cex(c).Endpoint = "https://%zz" },
 		"endpoint: 5":               func(c *oracle.Catalog) { cex(c).Endpoint += strings.Repeat("x", oracle.MaxEndpoint) },
@@ -344,5 +351,33 @@ func TestBadFiles(t *testing.T) {
 	}
 	if _, _, err := oracle.ParseTOML(strings.NewReader(strings.Repeat("#", oracle.MaxFile+1))); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Error(err)
+	}
+}
+
+// TestParametersAreTheConfig: the encoding is what an organism's config folds, and the
+// largest one fits into it. A weight more is another content hash of the same organism.
+func TestParametersAreTheConfig(t *testing.T) {
+	p, _ := everything()
+	before := organisms.Config{Role: oracle.Role, InstanceName: "oracle-γ.oracle", Parameters: p.Append(nil)}
+	p.Feeds[1].Sources[0].Weight++
+	after := before
+	after.Parameters = p.Append(nil)
+	if before.ContentHash() == after.ContentHash() || before.StableID() != after.StableID() {
+		t.Error("another weight must be another content hash, and no other stable id")
+	}
+	p.Feeds = nil
+	for i := range oracle.MaxPairs {
+		f := oracle.Feed{Pair: oracle.Pair{Base: fmt.Sprintf("%016d", i), Quote: strings.Repeat("Q", oracle.MaxSymbol)}}
+		for j := range oracle.MaxSources {
+			f.Sources = append(f.Sources, oracle.Weighted{Source: identity.NewID(fmt.Sprint(i, j)), Weight: oracle.MaxWeight})
+		}
+		p.Feeds = append(p.Feeds, f)
+	}
+	after.Parameters = p.Append(nil)
+	if err := errors.Join(p.Validate(), after.Validate()); err != nil {
+		t.Error(err)
+	}
+	if again, err := oracle.DecodeParameters(after.Parameters); err != nil || !reflect.DeepEqual(again, p) {
+		t.Error("the largest parameters do not decode", err)
 	}
 }

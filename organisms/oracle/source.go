@@ -60,7 +60,7 @@ func NewFeeder(p *Parameters, pair Pair, sources []Source) (*Feeder, error) {
 // enough. Of a round under other parameters, from before a rotation, only its seq and time
 // count: its sources are others. The error wraps ErrRound, and leaves all as it was.
 func (f *Feeder) Resume(r *Round) error {
-	if r.Pair == f.rules.feed.Pair && r.Parameters != f.rules.digest && r.Seq > f.history.seq {
+	if r.Pair.sorted() == f.rules.feed.Pair.sorted() && r.Parameters != f.rules.digest && r.Seq > f.history.seq {
 		f.history.begin(f.rules, r)
 		return nil
 	}
@@ -77,8 +77,9 @@ func (f *Feeder) Resume(r *Round) error {
 // Collect asks all sources at once, as of at, and returns what they answered within
 // Parameters.Deadline. It waits for all of them. The round's seq is used up, whatever
 // becomes of the round: Recompute gives its tick, or ErrSkipped, and then the seq is a gap.
-// The round is to be committed in either case. An error is ErrClock, or ctx's; then there
-// was no round.
+// The round is to be committed in either case. Should that fail, the feeder has a round that
+// the log has not: go on with a new one, after Resume. An error is ErrClock, or ctx's; then
+// there was no round.
 func (f *Feeder) Collect(ctx context.Context, at time.Time) (*Round, error) {
 	ms := at.UnixMilli()
 	if ms <= 0 || ms > maxTimestamp || f.history.seq != 0 && uint64(ms) <= f.history.timestampMs {
@@ -115,8 +116,12 @@ func (f *Feeder) runSource(ctx context.Context, at time.Time, i int, out *Observ
 	defer waiting.Done()
 	o := f.sources[i].Observe(ctx, at)
 	o.Detail = cutDetail(o.Detail)
-	if err := o.validate(); err != nil || o.Reason.judged() {
-		o = unavailable(Malformed, o.Response, "the source answered with no observation: %v", err)
+	err := o.validate()
+	if err == nil && o.Reason.judged() {
+		err = fmt.Errorf("it calls itself %v", o.Reason)
+	}
+	if err != nil {
+		o = unavailable(Malformed, o.Response, "no observation: %v", err)
 	}
 	o.Source = f.rules.feed.Sources[i].Source
 	*out = o

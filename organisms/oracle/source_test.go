@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
@@ -100,6 +103,38 @@ func TestReplayer(t *testing.T) {
 	}
 }
 
+// TestReplayerGoesThroughTheFile: against a reader that goes through the file line by line,
+// whatever the order of the times in it.
+func TestReplayerGoesThroughTheFile(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		times := rapid.SliceOfN(rapid.Int64Range(0, 30), 1, 20).Draw(rt, "times")
+		file := replayHeader
+		for i, at := range times {
+			file += fmt.Sprintf("%d,BTC-USDT,kraken,%d,%d,\n", at, i+1, i+1)
+		}
+		r, err := replayed(t, file, nil)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for at := range int64(31) {
+			want, latest := oracle.Observation{Reason: oracle.NoData}, int64(0)
+			for i, row := range times {
+				if row > at {
+					break
+				}
+				latest = max(latest, row)
+				want = oracle.Observation{Reason: oracle.Available, Price: oracle.Price(i+1) * 1e5, ObservedAt: row}
+				if row < latest {
+					want = oracle.Observation{Reason: oracle.Unordered}
+				}
+			}
+			if o := r.Observe(t.Context(), time.Unix(0, at)); o.Reason != want.Reason || o.Price != want.Price || o.ObservedAt != want.ObservedAt {
+				rt.Fatalf("%v at %d: %+v, want %+v", times, at, o, want)
+			}
+		}
+	})
+}
+
 func TestReplayerRefuses(t *testing.T) {
 	for file, want := range map[string]string{
 		"": "it is empty", "time,price\n1,2\n": "line 1: ", replayHeader + "1,BTC-USDT,kraken,1\n": "line 2: 4 fields",
@@ -187,6 +222,25 @@ func TestUpstream(t *testing.T) {
 		if o := u.Observe(ended, began); o.Reason != oracle.Timeout {
 			t.Errorf("%s: without time: %+v", name, o)
 		}
+	}
+}
+
+// TestUpstreamBacklog: more ticks than can be one oracle's are not read through.
+func TestUpstreamBacklog(t *testing.T) {
+	memory := log.NewMemory(identity.NewID("their group"))
+	stream := open(t, oracle.Ticks(stableID, ethUSDC), memory)
+	ours, _, tick := example(t)
+	for n := 0; n <= oracle.MaxBacklog; n += 1000 {
+		if _, err := stream.AppendBatch(t.Context(), slices.Repeat([]oracle.PriceTick{*tick}, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := oracle.NewUpstream(ethUSDC, &oracle.Organism{Ref: organisms.Ref{Role: oracle.Role, StableID: stableID}, Pair: ethUSDC}, ours, stream.StreamReader, admitted, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := u.Observe(t.Context(), began); o.Reason != oracle.TooLarge {
+		t.Errorf("%+v", o)
 	}
 }
 
@@ -506,6 +560,19 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r, err = next.Collect(t.Context(), began.Add(3*time.Second)); err != nil || r.Seq != 4 || r.Observations[0].Reason != oracle.Available {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// And after a rotation back, what was said before it is forgotten: an auditor begins anew, too.
+	_, back, sources := newFeeder(t)
+	for _, committed := range []*oracle.Round{rounds[1], rounds[2], r} {
+		if err := back.Resume(committed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sources[1].observe = func(context.Context, time.Time) oracle.Observation {
+		return oracle.Observation{Reason: oracle.Available, Price: 10001, ObservedAt: began.UnixNano()}
+	}
+	if r, err = back.Collect(t.Context(), began.Add(4*time.Second)); err != nil || r.Seq != 5 || r.Observations[1].Reason != oracle.Available {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
