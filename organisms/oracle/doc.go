@@ -1,6 +1,5 @@
-// Package oracle is the core of a price oracle: what it asks, how a price follows from the
-// answers, and how anybody can compute it again. What runs it as an organism, with a group
-// and a clock, comes on top and is not needed to audit it.
+// Package oracle is the price oracle: what it asks, how a price follows from the answers,
+// how anybody can compute it again, and the organism that does it.
 //
 // # Reading the source
 //
@@ -17,6 +16,8 @@
 //	https.go       HTTPS: an exchange's answer; jsonprice.go: a number in it
 //	replay.go      Replayer: a file of past prices
 //	upstream.go    Upstream: another oracle's ticks
+//	organism.go    Definition; Reader: ticks, and their audit, from any store
+//	publish.go     Publisher: one pair, round by round; Run: all, at their cadence
 //	wire.go        bytes
 //
 // # From sources to a tick
@@ -25,9 +26,11 @@
 //	Recompute        a function of parameters and round, nothing else     -> PriceTick, or skipped
 //	PriceTick.Sign   by the enclave's key
 //
-// Whoever runs an oracle commits the round, and the tick if there is one, and goes on with
-// the next. The round is the evidence: Auditor computes the tick from it again and names the
-// field that differs. A round has an observation of every source, also of those that have no
+// Publisher does this, and commits the round, and the tick if there is one: to the pair's
+// primitives "rounds BASE/QUOTE" and "ticks BASE/QUOTE", the symbols in their order. Their
+// machines take what comes next in seq and nothing twice; the row 0x01 of each has the last.
+// The round is the evidence: Auditor computes the tick from it again and names the field
+// that differs. A round has an observation of every source, also of those that have no
 // price; the tick's signature covers the digest of the round. Of rounds without a tick,
 // nothing is signed.
 //
@@ -85,6 +88,7 @@
 // # Goroutines and locks
 //
 //	Feeder.runSource  one per source of a round; until it answers, soon after Deadline at the latest
+//	Publisher.runPair one per pair of Run, until that returns
 //
 // Collect waits for them. net/http has goroutines of its own for each connection of an
 // HTTPS, until its Close. The package takes no lock.

@@ -53,80 +53,46 @@ func run(ctx context.Context) error {
 		Cadence: 30 * time.Second, Deadline: time.Second, MaxAge: 30 * time.Second, MaxAhead: time.Second,
 		Minimum: 3, Quorum: 2, Outliers: 1, Decimals: decimals, Tolerance: 5000,
 	}
-	config := organisms.Config{Role: oracle.Role, InstanceName: "oracle-γ.oracle", Parameters: parameters.Append(nil)}
+	config := oracle.Config("oracle-γ.oracle", parameters)
 	if err := errors.Join(catalog.Validate(), parameters.Validate(), parameters.Matches(&catalog), config.Validate()); err != nil {
 		return err
 	}
-	feeder, err := oracle.NewFeeder(parameters, pair, sources)
-	if err != nil {
-		return err
-	}
-	defer feeder.Close()
 
 	// Where it commits: a group, here a log in memory.
-	group, enclave := log.NewMemory(identity.NewID("group")), identity.KeyFromSeed([32]byte{1})
-	rounds, err := oracle.Rounds(config.StableID(), pair).Open(ctx, group)
+	definition, enclave := oracle.Definition(pair), identity.KeyFromSeed([32]byte{1})
+	group := log.NewMemory(identity.NewID("group"), definition.Machines()...)
+	organism, err := organisms.Open(ctx, group, config, definition)
 	if err != nil {
 		return err
 	}
-	ticks, err := oracle.Ticks(config.StableID(), pair).Open(ctx, group)
+	publisher, err := oracle.NewPublisher(ctx, organism, parameters, pair, sources, enclave)
 	if err != nil {
 		return err
 	}
+	defer publisher.Close()
 	at := time.Unix(1762795640, 0)
 	for range 3 {
-		round, err := feeder.Collect(ctx, at)
+		out, err := publisher.Publish(ctx, at)
 		if err != nil {
 			return err
 		}
 		at = at.Add(parameters.Cadence)
-		if _, err := rounds.Append(ctx, *round); err != nil {
-			return err
+		if tick := out.Tick; tick == nil {
+			fmt.Printf("seq %d: skipped\n", out.Round.Seq)
+		} else {
+			fmt.Printf("seq %d: %s ± %s, %d sources, stale %t\n", tick.Seq, tick.Price.Format(decimals), tick.Confidence.Format(decimals), tick.SourceCount, tick.Stale)
 		}
-		tick, err := oracle.Recompute(parameters, round)
-		if errors.Is(err, oracle.ErrSkipped) {
-			fmt.Printf("seq %d: skipped\n", round.Seq)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		tick.Sign(config.StableID(), enclave)
-		if _, err := ticks.Append(ctx, tick); err != nil {
-			return err
-		}
-		fmt.Printf("seq %d: %s ± %s, %d sources, stale %t\n", tick.Seq, tick.Price.Format(decimals), tick.Confidence.Format(decimals), tick.SourceCount, tick.Stale)
 	}
-	return audit(ctx, &config, pair, rounds.StreamReader, ticks.StreamReader, enclave.PeerID())
-}
 
-// audit holds every round against its tick.
-func audit(ctx context.Context, config *organisms.Config, pair oracle.Pair, rounds *log.StreamReader[oracle.Round], ticks *log.StreamReader[oracle.PriceTick], enclave identity.PeerID) error {
-	parameters, err := oracle.DecodeParameters(config.Parameters)
+	// Somebody who has the log, and the oracle's reference.
+	reader, err := oracle.Bind(ctx, group, config.Ref(true), pair, func(p identity.PeerID) bool { return p == enclave.PeerID() })
 	if err != nil {
 		return err
 	}
-	auditor, err := oracle.NewAuditor(parameters, config.StableID(), pair, func(p identity.PeerID) bool { return p == enclave })
+	report, err := reader.Audit(ctx)
 	if err != nil {
 		return err
 	}
-	published := make(map[uint64]*oracle.PriceTick)
-	for record, err := range ticks.All(ctx, log.Earliest()) {
-		if err != nil {
-			return err
-		}
-		published[record.Value.Seq] = &record.Value
-	}
-	n := 0
-	for record, err := range rounds.All(ctx, log.Earliest()) {
-		if err != nil {
-			return err
-		}
-		if err := auditor.Next(&record.Value, published[record.Value.Seq]); err != nil {
-			return err
-		}
-		n++
-	}
-	fmt.Printf("audited %d rounds, %d ticks\n", n, len(published))
+	fmt.Printf("audited %d rounds, %d ticks\n", report.Rounds, report.Ticks)
 	return nil
 }

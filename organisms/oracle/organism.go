@@ -199,6 +199,7 @@ func (r *Reader) Audit(ctx context.Context) (AuditReport, error) {
 	var report AuditReport
 	ticks, stop := iter.Pull2(r.surface.Commits(ctx, ticksOf(r.pair), log.Earliest(), false))
 	defer stop()
+	lastTick := uint64(0)
 	next := func() (t *PriceTick, at log.Pointer, err error) {
 		for {
 			e, err, ok := ticks()
@@ -208,7 +209,8 @@ func (r *Reader) Audit(ctx context.Context) (AuditReport, error) {
 			if err != nil {
 				return nil, at, err
 			}
-			if t, err := DecodeTick(e.Body); err == nil {
+			if t, err := DecodeTick(e.Body); err == nil && t.Seq > lastTick { // else it was refused
+				lastTick = t.Seq
 				return &t, e.Pointer, nil
 			}
 		}

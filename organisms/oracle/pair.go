@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/mosaik-engine/mosaik/identity"
-	"github.com/mosaik-engine/mosaik/log"
 )
 
 // MaxSymbol bounds a symbol, in bytes of UTF-8.
@@ -93,14 +92,4 @@ func StreamID(stableID identity.ID, pair Pair) identity.ID {
 // RoundsID returns the id of the stream of the rounds that the ticks were computed from.
 func RoundsID(stableID identity.ID, pair Pair) identity.ID {
 	return stableID.Derive(pair.preimage()).DeriveID(identity.NewID(roundSchemaV1))
-}
-
-// Ticks defines the stream of an oracle's ticks of a pair.
-func Ticks(stableID identity.ID, pair Pair) log.StreamDef[PriceTick] {
-	return log.StreamDef[PriceTick]{Name: StreamID(stableID, pair).String(), Codec: tickCodec{}}
-}
-
-// Rounds defines the stream of the rounds of a pair, those that were skipped too.
-func Rounds(stableID identity.ID, pair Pair) log.StreamDef[Round] {
-	return log.StreamDef[Round]{Name: RoundsID(stableID, pair).String(), Codec: roundCodec{}}
 }

@@ -47,16 +47,6 @@ func TestPairs(t *testing.T) {
 	if oracle.StreamID(stableID, p) != oracle.StreamID(stableID, inverse) || oracle.RoundsID(stableID, p) != oracle.RoundsID(stableID, inverse) {
 		t.Error("a pair and its inverse have different streams")
 	}
-	for _, p := range []oracle.Pair{p, inverse} {
-		reader, err := oracle.Ticks(stableID, p).Reader(log.NewMemory(identity.NewID("g")))
-		if err != nil || reader.Key() != oracle.StreamID(stableID, p) {
-			t.Errorf("the stream's key is %v, %v", reader.Key(), err)
-		}
-		rounds, err := oracle.Rounds(stableID, p).Reader(log.NewMemory(identity.NewID("g")))
-		if err != nil || rounds.Key() != oracle.RoundsID(stableID, p) {
-			t.Errorf("the rounds' key is %v, %v", rounds.Key(), err)
-		}
-	}
 }
 
 // changes are one change of each field of what T is made of: reflection says whether one

@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,8 +33,9 @@ type Publisher struct {
 }
 
 // NewPublisher returns what publishes a pair of an oracle, signing with an enclave's key. It
-// goes on after the rounds that are committed. The sources are those of the parameters, in
-// their order; the publisher closes them, also when this fails.
+// goes on after the rounds that are committed. The parameters are those of the revision in
+// force, else the error wraps organisms.ErrRevision. The sources are those of the
+// parameters, in their order; the publisher closes them, also when this fails.
 func NewPublisher(ctx context.Context, o *organisms.Organism, p *Parameters, pair Pair, sources []Source, key identity.Key) (_ *Publisher, err error) {
 	f, err := NewFeeder(p, pair, sources)
 	if err != nil {
@@ -51,6 +53,13 @@ func NewPublisher(ctx context.Context, o *organisms.Organism, p *Parameters, pai
 
 // resume tells the feeder of the rounds that still matter.
 func (u *Publisher) resume(ctx context.Context) error {
+	inForce, err := u.organism.Parameters(ctx, log.Linearizable())
+	if err == nil && !bytes.Equal(inForce, u.parameters.Append(nil)) {
+		err = fmt.Errorf("%w: its parameters are not those to publish by", organisms.ErrRevision)
+	}
+	if err != nil {
+		return err
+	}
 	v, err := u.organism.View(ctx, roundsOf(u.pair), log.Linearizable())
 	if err != nil {
 		return err

@@ -200,23 +200,3 @@ func (r *Round) Digest() log.Digest { return log.Sum(r.Append(nil)) }
 
 // Time returns the timestamp, in UTC.
 func (r *Round) Time() time.Time { return time.UnixMilli(int64(r.TimestampMs)).UTC() }
-
-// roundCodec is the codec of the streams that Rounds defines.
-type roundCodec struct{}
-
-func (roundCodec) Name() string { return "oracle.round.v1" }
-
-func (c roundCodec) Append(dst []byte, r Round) ([]byte, error) {
-	if err := r.Validate(); err != nil {
-		return dst, fmt.Errorf("%w %s: %w", log.ErrCodec, c.Name(), err)
-	}
-	return r.Append(dst), nil
-}
-
-func (c roundCodec) Decode(b []byte) (Round, error) {
-	r, err := DecodeRound(b)
-	if err != nil {
-		return Round{}, fmt.Errorf("%w %s: %w", log.ErrCodec, c.Name(), err)
-	}
-	return r, nil
-}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -179,10 +178,10 @@ func TestUpstream(t *testing.T) {
 		if test.ref.Role == "" {
 			test.ref = ref
 		}
-		memory := log.NewMemory(identity.NewID("their group"))
+		memory := theirGroup()
 		memory.SetClock(func() time.Time { return began })
-		stream := open(t, oracle.Ticks(config.StableID(), ethUSDC), memory)
-		u, err := oracle.NewUpstream(ethUSDC, &oracle.Organism{Ref: test.ref, Pair: ethUSDC}, ours, stream.StreamReader, admitted, &config)
+		append := openTheirs(t, memory, config)
+		u, err := oracle.NewUpstream(ethUSDC, &oracle.Organism{Ref: test.ref, Pair: ethUSDC}, ours, bindTheirs(t, memory, test.ref, ethUSDC), &config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,9 +193,7 @@ func TestUpstream(t *testing.T) {
 		tick.Sign(stableID, key("enclave"))
 		if test.change != nil {
 			// The one before the last is good: only the last counts.
-			if _, err := stream.Append(t.Context(), *tick); err != nil {
-				t.Fatal(err)
-			}
+			append(tick)
 			test.change(tick)
 			tick.Seq++
 			tick.Sign(stableID, key("enclave"))
@@ -204,9 +201,7 @@ func TestUpstream(t *testing.T) {
 		if test.spoil != nil {
 			test.spoil(tick)
 		}
-		if _, err := stream.Append(t.Context(), *tick); err != nil {
-			t.Fatal(err)
-		}
+		append(tick)
 		o := u.Observe(t.Context(), began)
 		if o.Reason != test.want || o.Response != log.Sum(tick.Append(nil)) {
 			t.Errorf("%s: %v %+v", name, o.Reason, o)
@@ -225,17 +220,48 @@ func TestUpstream(t *testing.T) {
 	}
 }
 
-// TestUpstreamBacklog: more ticks than can be one oracle's are not read through.
-func TestUpstreamBacklog(t *testing.T) {
-	memory := log.NewMemory(identity.NewID("their group"))
-	stream := open(t, oracle.Ticks(stableID, ethUSDC), memory)
-	ours, _, tick := example(t)
-	for n := 0; n <= oracle.MaxBacklog; n += 1000 {
-		if _, err := stream.AppendBatch(t.Context(), slices.Repeat([]oracle.PriceTick{*tick}, 1000)...); err != nil {
+// theirGroup is the group of another oracle.
+func theirGroup() *log.Memory {
+	d := oracle.Definition(ethUSDC)
+	return log.NewMemory(identity.NewID("their group"), d.Machines()...)
+}
+
+// openTheirs opens the other oracle, and returns what commits a tick of it.
+func openTheirs(t *testing.T, memory *log.Memory, config organisms.Config) func(*oracle.PriceTick) {
+	t.Helper()
+	o, err := organisms.Open(t.Context(), memory, config, oracle.Definition(ethUSDC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(tick *oracle.PriceTick) {
+		t.Helper()
+		if _, _, err := o.Commit(t.Context(), "ticks ETH/USDC", tick.Append(nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	u, err := oracle.NewUpstream(ethUSDC, &oracle.Organism{Ref: organisms.Ref{Role: oracle.Role, StableID: stableID}, Pair: ethUSDC}, ours, stream.StreamReader, admitted, nil)
+}
+
+func bindTheirs(t *testing.T, memory *log.Memory, ref organisms.Ref, pair oracle.Pair) *oracle.Reader {
+	t.Helper()
+	r, err := oracle.Bind(t.Context(), memory, ref, pair, admitted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestUpstreamBacklog: more ticks than can be one oracle's are not read through.
+func TestUpstreamBacklog(t *testing.T) {
+	memory := theirGroup()
+	theirs, _, tick := example(t)
+	config := oracle.Config("oracle-γ.oracle", theirs)
+	add := openTheirs(t, memory, config)
+	for n := range uint64(oracle.MaxBacklog + 1) {
+		tick.Seq = n + 1
+		add(tick)
+	}
+	ours, _ := setUp(1, 1, 1)
+	u, err := oracle.NewUpstream(ethUSDC, &oracle.Organism{Ref: config.Ref(false), Pair: ethUSDC}, ours, bindTheirs(t, memory, config.Ref(false), ethUSDC), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,38 +272,41 @@ func TestUpstreamBacklog(t *testing.T) {
 
 func TestUpstreamOfSomethingElse(t *testing.T) {
 	theirs, _, _ := example(t)
-	config := organisms.Config{Role: oracle.Role, InstanceName: "oracle-γ.oracle", Parameters: theirs.Append(nil)}
-	other := config
+	config := oracle.Config("oracle-γ.oracle", theirs)
+	other, elsewhere := config, config
 	other.Parameters = append([]byte{1}, config.Parameters...)
+	elsewhere.InstanceName = "another"
 	ours, _ := setUp(1, 1, 1)
-	memory := log.NewMemory(identity.NewID("their group"))
-	right, err := oracle.Ticks(stableID, ethUSDC).Reader(memory)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrong, err := oracle.Ticks(identity.NewID("another"), ethUSDC).Reader(memory)
-	if err != nil {
-		t.Fatal(err)
-	}
+	memory := theirGroup()
+	openTheirs(t, memory, config)
+	openTheirs(t, memory, elsewhere)
+	right, wrong := bindTheirs(t, memory, config.Ref(true), ethUSDC), bindTheirs(t, memory, elsewhere.Ref(true), ethUSDC)
 	organism := &oracle.Organism{Ref: config.Ref(true), Pair: ethUSDC}
 	for name, test := range map[string]struct {
-		reader *log.StreamReader[oracle.PriceTick]
+		reader *oracle.Reader
 		config *organisms.Config
-	}{"another stream": {wrong, &config}, "another revision": {right, &other}, "no config": {right, nil}} {
+	}{"another oracle": {wrong, &config}, "another revision": {right, &other}, "no config": {right, nil}} {
 		var bad *oracle.FieldError
-		if _, err := oracle.NewUpstream(ethUSDC, organism, ours, test.reader, admitted, test.config); !errors.As(err, &bad) {
+		if _, err := oracle.NewUpstream(ethUSDC, organism, ours, test.reader, test.config); !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Somebody has written what is no tick where ticks are to be.
+	// Somebody has written what is no tick where ticks are to be: it is as if it were not there.
 	if _, err := memory.Append(t.Context(), oracle.StreamID(stableID, ethUSDC), []byte("no tick")); err != nil {
 		t.Fatal(err)
 	}
-	u, err := oracle.NewUpstream(ethUSDC, organism, ours, right, admitted, &config)
+	u, err := oracle.NewUpstream(ethUSDC, organism, ours, right, &config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o := u.Observe(t.Context(), time.Now()); o.Reason != oracle.Malformed {
+	if o := u.Observe(t.Context(), time.Now()); o.Reason != oracle.NoData {
+		t.Errorf("%+v", o)
+	}
+	// The other one is revised: the pin does not hold any more.
+	if _, err := organisms.Revise(t.Context(), memory, other, oracle.Definition(ethUSDC)); err != nil {
+		t.Fatal(err)
+	}
+	if o := u.Observe(t.Context(), time.Now()); o.Reason != oracle.OtherPolicy {
 		t.Errorf("%+v", o)
 	}
 }

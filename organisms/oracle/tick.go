@@ -164,23 +164,3 @@ func (t *PriceTick) Verify(stableID identity.ID, admitted func(identity.PeerID) 
 	}
 	return nil
 }
-
-// tickCodec is the codec of the streams that Ticks defines.
-type tickCodec struct{}
-
-func (tickCodec) Name() string { return "oracle.price-tick.v1" }
-
-func (c tickCodec) Append(dst []byte, t PriceTick) ([]byte, error) {
-	if err := t.Validate(); err != nil {
-		return dst, fmt.Errorf("%w %s: %w", log.ErrCodec, c.Name(), err)
-	}
-	return t.Append(dst), nil
-}
-
-func (c tickCodec) Decode(b []byte) (PriceTick, error) {
-	t, err := DecodeTick(b)
-	if err != nil {
-		return PriceTick{}, fmt.Errorf("%w %s: %w", log.ErrCodec, c.Name(), err)
-	}
-	return t, nil
-}

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/mosaik-engine/mosaik/identity"
-	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/organisms/oracle"
 )
 
@@ -178,10 +177,6 @@ func TestBadTicksAndRounds(t *testing.T) {
 		if _, err := oracle.DecodeTick(tick.Append(nil)); !errors.Is(err, oracle.ErrEncoding) || !strings.Contains(err.Error(), "tick: "+want+": ") {
 			t.Errorf("%s: %v", want, err)
 		}
-		stream := open(t, oracle.Ticks(stableID, ethUSDC), log.NewMemory(identity.NewID("g")))
-		if _, err := stream.Append(t.Context(), *tick); !errors.Is(err, log.ErrCodec) {
-			t.Errorf("%s: appended, %v", want, err)
-		}
 	}
 	for want, change := range map[string]func(*oracle.Round){
 		"pair":                    func(r *oracle.Round) { r.Pair.Quote = "ETH" },
@@ -201,45 +196,5 @@ func TestBadTicksAndRounds(t *testing.T) {
 		if err := round.Validate(); !errors.Is(err, oracle.ErrEncoding) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
-		stream := open(t, oracle.Rounds(stableID, ethUSDC), log.NewMemory(identity.NewID("g")))
-		if _, err := stream.Append(t.Context(), *round); !errors.Is(err, log.ErrCodec) {
-			t.Errorf("%s: appended, %v", want, err)
-		}
-	}
-}
-
-func open[T any](t testing.TB, def log.StreamDef[T], w log.Writer) *log.Stream[T] {
-	t.Helper()
-	s, err := def.Open(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// TestStreams: both come back from a log as they were.
-func TestStreams(t *testing.T) {
-	memory := log.NewMemory(identity.NewID("g"))
-	_, round, tick := example(t)
-	ticks, rounds := open(t, oracle.Ticks(stableID, ethUSDC), memory), open(t, oracle.Rounds(stableID, ethUSDC), memory)
-	if _, err := ticks.Append(t.Context(), *tick); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := rounds.Append(t.Context(), *round); err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for r, err := range ticks.All(t.Context(), log.Earliest()) {
-		if n++; err != nil || r.Value != *tick {
-			t.Errorf("%+v, %v", r.Value, err)
-		}
-	}
-	for r, err := range rounds.All(t.Context(), log.Earliest()) {
-		if n++; err != nil || !reflect.DeepEqual(&r.Value, round) {
-			t.Errorf("%+v, %v", r.Value, err)
-		}
-	}
-	if n != 2 {
-		t.Errorf("%d records", n)
 	}
 }

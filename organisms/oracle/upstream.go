@@ -21,24 +21,23 @@ type Upstream struct {
 	id         identity.ID
 	decimals   uint8
 	maxAge     time.Duration
-	reader     *log.StreamReader[PriceTick]
-	admitted   func(identity.PeerID) bool
+	reader     *Reader
 	parameters *identity.ID // that its ticks must have been computed under; nil: any
 }
 
-// NewUpstream returns the source of a pair. reader is of the stream that Ticks defines for
-// the other oracle, anywhere; admitted says whose ticks count there (PriceTick.Verify).
-// upstream is the config of the other oracle: if the reference is pinned it must be that
-// revision, and only ticks under its parameters count; if it is not, it may be nil. p are
-// the parameters of the oracle that asks. The error is a *FieldError.
-func NewUpstream(pair Pair, config *Organism, p *Parameters, reader *log.StreamReader[PriceTick], admitted func(identity.PeerID) bool, upstream *organisms.Config) (*Upstream, error) {
+// NewUpstream returns the source of a pair. reader is of the other oracle's pair, anywhere,
+// and says whose ticks count there. upstream is the config of the other oracle: if the
+// reference is pinned it must be that revision, and only ticks under its parameters count; if
+// it is not, it may be nil. p are the parameters of the oracle that asks. The error is a
+// *FieldError.
+func NewUpstream(pair Pair, config *Organism, p *Parameters, reader *Reader, upstream *organisms.Config) (*Upstream, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	if want := StreamID(config.Ref.StableID, config.Pair); reader.Key() != want {
-		return nil, fieldError("organism", "the reader is of the stream %s, not of %s", reader.Key().Short(), want.Short())
+	if have := reader.surface.Ref().StableID; have != config.Ref.StableID || reader.pair.sorted() != config.Pair.sorted() {
+		return nil, fieldError("organism", "the reader is of %v of %s, not of %v of %s", reader.pair, have.Short(), config.Pair, config.Ref.StableID.Short())
 	}
-	u := &Upstream{config: *config, id: SourceID(pair, config), decimals: p.Decimals, maxAge: p.MaxAge, reader: reader, admitted: admitted}
+	u := &Upstream{config: *config, id: SourceID(pair, config), decimals: p.Decimals, maxAge: p.MaxAge, reader: reader}
 	pin := config.Ref.ContentHash
 	if pin == nil {
 		return u, nil
@@ -58,38 +57,43 @@ func (u *Upstream) ID() identity.ID { return u.id }
 func (u *Upstream) Close() error { return nil }
 
 // Observe implements Source. It reads the ticks that were committed within MaxAge of at, and
-// takes the last.
+// takes the last. Those of an oracle that has retired count until they are too old.
 func (u *Upstream) Observe(ctx context.Context, at time.Time) Observation {
-	var last log.Record[PriceTick]
+	var last PriceTick
+	var pointer log.Pointer
 	n := 0
-	for record, err := range u.reader.All(ctx, log.Since(at.Add(-u.maxAge))) {
+	for e, err := range u.reader.surface.Commits(ctx, ticksOf(u.reader.pair), log.Since(at.Add(-u.maxAge)), false) {
 		switch {
-		case err != nil && ctx.Err() != nil:
+		case err == nil:
+		case errors.Is(err, organisms.ErrRetired):
+			continue // the end
+		case ctx.Err() != nil:
 			return unavailable(Timeout, log.Digest{}, "%v", err)
-		case errors.Is(err, log.ErrCodec):
-			return unavailable(Malformed, log.Digest{}, "%v", err)
-		case err != nil:
+		case errors.Is(err, organisms.ErrRevision):
+			return unavailable(OtherPolicy, log.Digest{}, "%v", err)
+		default:
 			return unavailable(Unreachable, log.Digest{}, "%v", err)
 		}
 		if n++; n > MaxBacklog {
 			return unavailable(TooLarge, log.Digest{}, "more than %d ticks within %v", MaxBacklog, u.maxAge)
 		}
-		last = record
+		if t, err := DecodeTick(e.Body); err == nil && t.Seq > last.Seq { // else its machine has refused it
+			last, pointer = t, e.Pointer
+		}
 	}
-	if n == 0 {
+	if last.Seq == 0 {
 		return unavailable(NoData, log.Digest{}, "no tick within %v", u.maxAge)
 	}
-	return u.accept(&last)
+	return u.accept(&last, pointer)
 }
 
 // accept makes an observation of a tick.
-func (u *Upstream) accept(record *log.Record[PriceTick]) Observation {
-	t := &record.Value
+func (u *Upstream) accept(t *PriceTick, at log.Pointer) Observation {
 	digest := log.Sum(t.Append(nil))
 	no := func(reason Reason, format string, args ...any) Observation {
-		return unavailable(reason, digest, "record %d: "+format, append([]any{record.Seq}, args...)...)
+		return unavailable(reason, digest, "record %d: "+format, append([]any{at.Seq}, args...)...)
 	}
-	if err := t.Verify(u.config.Ref.StableID, u.admitted); errors.Is(err, ErrSigner) {
+	if err := t.Verify(u.config.Ref.StableID, u.reader.admitted); errors.Is(err, ErrSigner) {
 		return no(NotAdmitted, "%v", err)
 	} else if err != nil {
 		return no(BadSignature, "%v", err)
@@ -107,5 +111,5 @@ func (u *Upstream) accept(record *log.Record[PriceTick]) Observation {
 		return no(BadPrice, "%v", err)
 	}
 	return Observation{Reason: Available, Price: price, ObservedAt: int64(t.TimestampMs) * int64(time.Millisecond), Response: digest,
-		Detail: fmt.Sprintf("record %d, commit %d", record.Seq, record.Commit)}
+		Detail: fmt.Sprintf("record %d, commit %d", at.Seq, at.Commit)}
 }
