@@ -77,7 +77,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoStore
 	case errors.Is(err, engine.ErrLocked):
 		return exitLocked
-	case errors.As(err, &refused), notAttested(err), errors.Is(err, errHandshake):
+	case errors.As(err, &refused), notAttested(err), errors.Is(err, errHandshake), errors.Is(err, errPrices):
 		return exitNotAccepted
 	case errors.Is(err, engine.ErrNoQuorum), errors.Is(err, api.ErrUnreachable):
 		return exitNoQuorum

@@ -43,7 +43,7 @@ lies, see map list --at and its like.`,
 					return err
 				}
 				screen := newScreen(g.err)
-				views, err := replay.Views(ctx, source, to, screen.progress("commits folded"))
+				views, err := replay.Views(ctx, source, to, screen.progress("commits folded"), organismMachines()...)
 				screen.clear()
 				if err != nil {
 					return fmt.Errorf("fold group %s: %w", group, err)

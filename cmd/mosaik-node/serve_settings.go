@@ -158,7 +158,7 @@ func (s *settings) level() (slog.Level, error) {
 // options returns what the engine is opened with.
 func (s *settings) options(logger *slog.Logger) *engine.Options {
 	return &engine.Options{
-		Spread: s.spread, Named: s.named, Logger: logger,
+		Spread: s.spread, Named: s.named, Machines: organismMachines(), Logger: logger,
 		ProposeTimeout: s.proposeTimeout, InFlight: s.inFlight,
 		SegmentBytes: int64(s.segmentBytes), MemTableBytes: int64(s.memTableBytes), CacheBytes: int64(s.cacheBytes), RaftLogBytes: int64(s.raftLogBytes),
 		Retention: engine.Retention{Segments: s.retainSegments, Bytes: int64(s.retainBytes), Age: s.retainAge},

@@ -35,7 +35,7 @@ members restore each one, from the same export, before you start any of them.`,
 			if dir == "" {
 				return usage(cmd, errors.New("--dir DIR is missing"))
 			}
-			o := &engine.Options{}
+			o := &engine.Options{Machines: organismMachines()}
 			var err error
 			if peer != "" {
 				if o.Peer, err = identity.ParsePeerID(peer); err != nil {

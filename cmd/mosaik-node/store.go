@@ -120,7 +120,7 @@ const openTimeout = time.Minute
 // openDir opens a store's directory.
 func openDir(ctx context.Context, dir string, mustExist bool, errOut io.Writer) (store, error) {
 	// Without a logger: what goes wrong comes back as an error.
-	e, err := engine.Open(dir, &engine.Options{MustExist: mustExist})
+	e, err := engine.Open(dir, &engine.Options{MustExist: mustExist, Machines: organismMachines()})
 	if err != nil {
 		return nil, err
 	}
