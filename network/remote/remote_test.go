@@ -31,22 +31,33 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// memory is a group in memory that all replicas of a test have. What one of them can do
-// less than the others is said by replica.
+// memory is a group in memory, which all replicas of a test share.
 type memory struct {
 	*log.Memory
+
+	mu   sync.Mutex
+	keys map[identity.ID]engine.KeyInfo // as Key has last found them
 }
 
-func (m memory) Sync(context.Context) (log.Head, error) { return m.Head(), nil }
+func newMemory(t testing.TB) *memory {
+	m := &memory{Memory: log.NewMemory(testGroup), keys: make(map[identity.ID]engine.KeyInfo)}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
 
-func (m memory) Key(key identity.ID) (engine.KeyInfo, bool) {
-	info := engine.KeyInfo{Key: key}
-	for run, err := range m.Scan(context.Background(), log.Query{Key: key}) {
+func (m *memory) Sync(context.Context) (log.Head, error) { return m.Head(), nil }
+
+func (m *memory) Key(key identity.ID) (engine.KeyInfo, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	info := m.keys[key]
+	for run, err := range m.Scan(context.Background(), log.Query{Key: key, From: log.Seq(info.Records + 1)}) {
 		if err != nil {
 			return info, false
 		}
-		info.Records, info.Commit = run.LastSeq(), run.Commit
+		info = engine.KeyInfo{Key: key, Records: run.LastSeq(), Commit: run.Commit}
 	}
+	m.keys[key] = info
 	return info, info.Records > 0
 }
 
@@ -137,12 +148,6 @@ func (h *house) guest(t testing.TB, o GroupOptions, replicas ...*house) *Group {
 	return g
 }
 
-func newMemory(t testing.TB) memory {
-	m := memory{log.NewMemory(testGroup)}
-	t.Cleanup(func() { m.Close() })
-	return m
-}
-
 // fill appends records "from" to "to"-1, whose text is their number.
 func fill(t testing.TB, w log.Writer, from, to int) {
 	t.Helper()
@@ -161,30 +166,6 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		case <-ctx.Done():
 			t.Fatalf("not so: %s", what)
 		}
-	}
-}
-
-// seqs reads a scan to its end, or to so many records, and checks that they are numbered
-// from first on.
-func seqs(t testing.TB, s log.Scanner, q log.Query, first, count int) {
-	t.Helper()
-	next := first
-	for run, err := range s.Scan(testContext(t), q) {
-		if err != nil {
-			t.Fatalf("%v at %d: %v", q.From, next, err)
-		}
-		for seq, payload := range run.Records() {
-			if int(seq) != next || string(payload) != fmt.Sprint(next-1) {
-				t.Fatalf("%v: seq %d has %q, want %d", q.From, seq, payload, next)
-			}
-			next++
-		}
-		if q.Follow && next == first+count {
-			return
-		}
-	}
-	if next != first+count {
-		t.Fatalf("%v: it ends before %d, want %d", q.From, next, first+count)
 	}
 }
 
