@@ -355,7 +355,7 @@ func (c *channel) sendResults(next []byte) error {
 	if err := c.send(); err != nil {
 		return err
 	}
-	late := time.AfterFunc(resultTimeout, func() { c.cancel(fmt.Errorf("%w: its results were not taken", network.TooSlow)) })
+	late := time.AfterFunc(resultTimeout, func() { c.cancel(fmt.Errorf("%w: it was written, but its results were not taken", ErrUnknown)) })
 	defer late.Stop()
 	if len(next) > c.covered() {
 		if err := c.await(len(next)); err != nil {

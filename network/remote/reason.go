@@ -49,6 +49,7 @@ var named = [...]struct {
 	word network.Reason
 	err  error
 }{
+	{"unknown", ErrUnknown},
 	{"disk-full", engine.ErrDiskFull},
 	{"busy", engine.ErrBusy},
 	{"no-quorum", engine.ErrNoQuorum},

@@ -209,6 +209,13 @@ func (s *Service) unfollow(c *channel) {
 	s.changedLocked()
 }
 
+// consumersChanged wakes who waits for consumers.
+func (s *Service) consumersChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changedLocked()
+}
+
 // changedLocked wakes who waits for consumers. REQUIRES: mu.
 func (s *Service) changedLocked() {
 	if s.mu.changed != nil {

@@ -345,8 +345,12 @@ func (c *channel) admit(now time.Time) (*Rule, error) {
 		return nil, err
 	}
 	c.mu.Lock()
+	again := c.mu.admitted
 	c.mu.admitted, c.mu.entry, c.mu.until, c.mu.rule = true, entry, until, rule
 	c.mu.Unlock()
+	if again {
+		c.sv.s.consumersChanged() // it may have other tags
+	}
 	return rule, nil
 }
 
@@ -371,6 +375,8 @@ func (sv *serving) check(now time.Time) bool {
 		}
 		limit := sv.s.opts.Policy.MaxLag
 		switch rule, err := c.admit(now); {
+		case c.r.op.writes():
+			// Its group has taken it: what becomes of it is not to be kept from who asks.
 		case err != nil:
 			c.cancel(err)
 		case rule.MaxRTT > 0 && sv.link.rtt() > rule.MaxRTT:
