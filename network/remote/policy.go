@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -65,8 +64,12 @@ func (p *Policy) Authorize(_ context.Context, r network.Request) (time.Time, err
 	}
 	until, err := p.Consume.holds(entryOf(r.Peer, r.Entry), time.Now())
 	other, otherErr := p.Produce.holds(entryOf(r.Peer, r.Entry), time.Now())
-	if err != nil && otherErr != nil {
-		return time.Time{}, errors.Join(err, otherErr)
+	switch {
+	case otherErr == nil:
+	case p.Consume == nil:
+		return time.Time{}, otherErr // says more, if there is a rule
+	case err != nil:
+		return time.Time{}, err
 	}
 	if other.Compare(until) > 0 {
 		until = other // that of a rule that is not fulfilled is the earliest there is

@@ -127,9 +127,9 @@ func (e *Error) Unwrap() []error {
 // refused reports whether err says that a replica does not want to answer this peer, or
 // that this node does not want its answers.
 func refused(err error) bool {
-	var r network.Reason
-	return errors.As(err, &r) && (strings.HasPrefix(string(r), "ticket-") ||
-		slices.Contains([]network.Reason{network.NotAllowed, network.UnknownProtocol, network.UnknownGroup, NoCapacity, TooFar}, r))
+	r := reasonOf(err)
+	return strings.HasPrefix(string(r), "ticket-") ||
+		slices.Contains([]network.Reason{network.NotAllowed, network.UnknownProtocol, network.UnknownGroup, NoCapacity, TooFar}, r)
 }
 
 // final reports whether another replica would answer the same.

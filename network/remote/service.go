@@ -35,7 +35,7 @@ const (
 	idle = time.Minute
 	// floorTimeout is how long a replica waits for a commit that an answer has to
 	// reflect; then another may be asked.
-	floorTimeout = 5 * time.Second
+	floorTimeout = 2 * time.Second
 )
 
 // Source is a group that is served. An engine's group is one.
