@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/network"
 	"github.com/mosaik-engine/mosaik/network/catalog"
+	"github.com/mosaik-engine/mosaik/network/remote"
 	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
@@ -51,6 +51,9 @@ type PeerOptions struct {
 	// Authorize decides about connections (network.Options.Authorize). Nil lets in
 	// members whose entries fulfil the Clauses, and nobody else.
 	Authorize network.Authorizer
+	// Remote says what peers that are no members may do with the groups of this node, under
+	// the default Authorize. Nil: nothing.
+	Remote *remote.Policy
 	// Rejoin is for a member that has lost its disk: a directory without a store is
 	// filled from the other members, instead of founding the groups with them
 	// (engine.Options.Rejoin).
@@ -65,12 +68,10 @@ type PeerOptions struct {
 // processes, on other machines or not.
 type Peer struct {
 	*Node
-	// Endpoint is the node's place in its network.
-	Endpoint *network.Endpoint
-	// Catalog is what it knows of its network; nil without PeerOptions.Discovery.
-	Catalog *catalog.Catalog
-	shards  *network.Shards
-	stop    func()
+	// Guest is its place in its network, and in groups that it is no member of.
+	*Guest
+	shards *network.Shards
+	stop   func()
 }
 
 // OpenPeer opens the store in dir and takes part in its groups over the network. The
@@ -83,68 +84,10 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 			return nil, fmt.Errorf("mosaik: neither the options nor a store name the members: %w", err)
 		}
 	}
-	authorize := o.Authorize
-	if authorize == nil {
-		authorize = membersOnly(store.Members, identity.All(o.Clauses...))
-	}
 	for _, c := range o.Clauses {
 		store.Validators = append(store.Validators, c.Signature())
 	}
 	p := &Peer{stop: func() {}}
-	// The endpoint asks before there is a catalog, and goes on when there is none any more.
-	var found atomic.Pointer[catalog.Catalog]
-	addresses := func(id identity.PeerID) (all []string) {
-		if o.Addresses != nil {
-			all = o.Addresses(id)
-		}
-		if c := found.Load(); c != nil {
-			all = append(slices.Clone(all), c.Addresses(id)...)
-		}
-		return all
-	}
-	events := o.Events
-	events.Entry = func(s *identity.SignedEntry) {
-		if c := found.Load(); c != nil {
-			c.Hear(s)
-		}
-		if o.Events.Entry != nil {
-			o.Events.Entry(s)
-		}
-	}
-	p.Endpoint, err = network.Open(network.Options{
-		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: addresses,
-		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: events,
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Close())
-		}
-	}()
-	err = p.Endpoint.ChangeEntry(func(e *identity.PeerEntry) {
-		e.Tickets, e.Addresses = o.Tickets, o.Advertise
-		if a, ok := p.Endpoint.Addr().(*net.TCPAddr); ok && e.Addresses == nil && !a.IP.IsUnspecified() {
-			e.Addresses = []string{a.String()}
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if o.Discovery != nil {
-		discovery := *o.Discovery
-		if discovery.Bootstrap == nil {
-			discovery.Bootstrap = membersAt(store.Members, o.Addresses)
-		}
-		if discovery.Logger == nil {
-			discovery.Logger = store.Logger
-		}
-		if p.Catalog, err = catalog.Open(p.Endpoint, discovery); err != nil {
-			return nil, err
-		}
-		found.Store(p.Catalog)
-	}
 	// Others may ask before the store is open.
 	var open atomic.Pointer[Node]
 	node := func() (*Node, error) {
@@ -153,6 +96,24 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 		}
 		return nil, fmt.Errorf("%w: the store is not open yet", log.ErrNotFound)
 	}
+	p.Guest, err = joinNetwork(o.guest(&store), remote.Options{Policy: o.Remote, Groups: func(id identity.ID) remote.Source {
+		if n := open.Load(); n != nil {
+			for _, g := range n.Groups() {
+				if g.ID() == id {
+					return g
+				}
+			}
+		}
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
 	p.shards, err = network.OpenShards(p.Endpoint, func(ctx context.Context, r snapshot.Request) ([]byte, error) {
 		n, err := node()
 		if err != nil {
@@ -202,6 +163,25 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 	})
 }
 
+// guest returns how a peer takes part in its network.
+func (o *PeerOptions) guest(store *Options) *GuestOptions {
+	g := &GuestOptions{
+		Key: o.Key, Network: o.Network, Listen: o.Listen, Addresses: o.Addresses, Advertise: o.Advertise, Tickets: o.Tickets,
+		Authorize: o.Authorize, Limits: o.Limits, Events: o.Events, Logger: store.Logger,
+	}
+	if g.Authorize == nil {
+		g.Authorize = membersOnly(store.Members, identity.All(o.Clauses...), o.Remote)
+	}
+	if o.Discovery != nil {
+		discovery := *o.Discovery
+		if discovery.Bootstrap == nil {
+			discovery.Bootstrap = membersAt(store.Members, o.Addresses)
+		}
+		g.Discovery = &discovery
+	}
+	return g
+}
+
 // membersAt returns a bootstrap of the members whose addresses are known.
 func membersAt(members []identity.PeerID, addresses func(identity.PeerID) []string) func(context.Context) []catalog.Seed {
 	return func(context.Context) (seeds []catalog.Seed) {
@@ -227,11 +207,12 @@ func (p *Peer) carry(groups []engine.GroupKey, members []identity.PeerID) error 
 }
 
 // membersOnly lets in members for as long as their entries fulfil the clause. Everybody
-// may take part in the catalog, if there is one.
-func membersOnly(members []identity.PeerID, clause identity.Clause) network.Authorizer {
-	return func(_ context.Context, r network.Request) (time.Time, error) {
-		if r.Protocol == catalog.Protocol {
-			return time.Time{}, nil
+// may take part in the catalog, if there is one, and use the groups from outside as the
+// policy says.
+func membersOnly(members []identity.PeerID, clause identity.Clause, policy *remote.Policy) network.Authorizer {
+	return func(ctx context.Context, r network.Request) (time.Time, error) {
+		if r.Protocol == catalog.Protocol || r.Protocol == remote.Protocol {
+			return guestsOnly(policy)(ctx, r)
 		}
 		if !slices.Contains(members, r.Peer) {
 			return time.Time{}, fmt.Errorf("%w: %s is not among the members", network.NotAllowed, r.Peer.Short())
@@ -249,33 +230,14 @@ func membersOnly(members []identity.PeerID, clause identity.Clause) network.Auth
 	}
 }
 
-// SetTickets replaces the tickets of this node's entry, which every connection is shown
-// at once. Whoever lets them run out is cut off by those who ask for them, and let in
-// again when it has fresh ones. The error wraps identity.ErrEntry, and nothing has
-// changed then.
-func (p *Peer) SetTickets(tickets []identity.Ticket) error {
-	return p.change(func(e *identity.PeerEntry) { e.Tickets = tickets })
-}
-
-// change changes this node's entry.
-func (p *Peer) change(change func(*identity.PeerEntry)) error {
-	if p.Catalog != nil {
-		return p.Catalog.Change(change)
-	}
-	return p.Endpoint.ChangeEntry(change)
-}
-
 // Close closes the store and leaves the network.
 func (p *Peer) Close() (err error) {
-	if p.Node != nil {
-		err = p.Node.Close()
+	if err = p.Remotes.Close(); p.Node != nil {
+		err = errors.Join(err, p.Node.Close())
 	}
 	p.stop()
 	if p.shards != nil {
 		err = errors.Join(err, p.shards.Close())
 	}
-	if p.Catalog != nil {
-		err = errors.Join(err, p.Catalog.Close())
-	}
-	return errors.Join(err, p.Endpoint.Close())
+	return errors.Join(err, p.Guest.Close())
 }

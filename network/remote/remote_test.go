@@ -47,6 +47,18 @@ func newMemory(t testing.TB) *memory {
 
 func (m *memory) Sync(context.Context) (log.Head, error) { return m.Head(), nil }
 
+// WaitFor waits, as an engine does, and then checks.
+func (m *memory) WaitFor(ctx context.Context, p log.Pointer) error {
+	for m.Head().Number < p.Commit {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return m.Memory.WaitFor(ctx, p)
+}
+
 func (m *memory) Key(key identity.ID) (engine.KeyInfo, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
