@@ -22,6 +22,9 @@ const (
 	// maxSending bounds the bytes of requests whose answers have not begun, on one
 	// connection: less than the other side takes at once. Who asks waits for its turn.
 	maxSending = maxWriting / 2
+	// minSending is what a small one counts as, so that writes alone do not take all of
+	// the channels of a connection.
+	minSending = 2 * maxSending / maxChannels
 )
 
 // client is the way to one peer.
@@ -54,7 +57,7 @@ type call struct {
 	d       *dialled
 	id      uint32
 	r       *request
-	size    int // of the encoded request
+	size    int // what the request counts as
 	window  int
 	since   time.Time
 	records atomic.Uint64
@@ -219,11 +222,11 @@ func (d *dialled) ask(ctx context.Context, r *request, window int) (c *call, los
 		return nil, false, fmt.Errorf("%w: a request of %d bytes, at most %d are possible", network.Oversize, len(encoded), maxRequest)
 	}
 	if r.op.writes() {
-		if err := d.budget.Acquire(ctx, int64(len(encoded))); err != nil {
+		if err := d.budget.Acquire(ctx, int64(max(len(encoded), minSending))); err != nil {
 			return nil, false, err
 		}
 	}
-	c = &call{d: d, r: r, size: len(encoded), window: window, since: time.Now(), wake: make(chan struct{}, 1)}
+	c = &call{d: d, r: r, size: max(len(encoded), minSending), window: window, since: time.Now(), wake: make(chan struct{}, 1)}
 	c.mu.credit = window
 	d.sending.Lock()
 	defer d.sending.Unlock()

@@ -67,7 +67,7 @@
 //
 // # What others can cost
 //
-// Of one connection who serves keeps the requests of 256 channels, those of writes for
+// Of one connection who serves keeps the requests of 1024 channels, those of writes for
 // 16 MiB, and for each channel what is being sent to it at the moment. Connections are
 // bounded by the endpoint. Of one answer who asks keeps its window and one item. What is no
 // message ends the connection as network.Malformed.
@@ -88,5 +88,6 @@
 // # Locks
 //
 // dialled.sending, then Service.mu, then serving.mu or dialled.mu, then that of a channel
-// or call, which are before those of a connection. Group.mu and link.mu are taken alone.
+// or call, which are before those of a connection. Group.mu is taken alone, but GroupOptions.Find is
+// called under it; link.mu is taken alone.
 package remote

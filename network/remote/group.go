@@ -22,7 +22,8 @@ import (
 // the first two means its default.
 type GroupOptions struct {
 	// Replicas are nodes that have the group. Find, if not nil, returns more of them, such
-	// as those whose entries name it; it is asked again and again, and must not block.
+	// as those whose entries name it; it is asked again each second in which the group is
+	// used, and must not block.
 	Replicas []identity.PeerID
 	Find     func() []identity.PeerID
 	// Allow, if not nil, says whether a replica may be asked; its entry is what it says of
@@ -85,6 +86,8 @@ type Group struct {
 	mu struct {
 		sync.Mutex
 		order []identity.PeerID // replicas, the one to ask first
+		found []identity.PeerID // by GroupOptions.Find
+		asked time.Time         // when it was
 		floor log.Pointer       // the newest commit that was seen
 	}
 }
@@ -106,14 +109,17 @@ func (g *Group) ID() identity.ID { return g.id }
 // Home implements log.Store.
 func (g *Group) Home(identity.ID) log.GroupStore { return g }
 
+// findPause is how often GroupOptions.Find is asked while any replica is known.
+const findPause = time.Second
+
 // replicas returns the replicas in the order in which they are to be asked.
 func (g *Group) replicas() []identity.PeerID {
-	known := g.opts.Replicas
-	if g.opts.Find != nil {
-		known = append(slices.Clone(known), g.opts.Find()...)
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if now := time.Now(); g.opts.Find != nil && (len(g.mu.order) == 0 || now.Sub(g.mu.asked) >= findPause) {
+		g.mu.found, g.mu.asked = g.opts.Find(), now
+	}
+	known := append(slices.Clone(g.opts.Replicas), g.mu.found...)
 	g.mu.order = slices.DeleteFunc(g.mu.order, func(p identity.PeerID) bool { return !slices.Contains(known, p) })
 	for _, p := range known {
 		if !slices.Contains(g.mu.order, p) && p != g.s.e.Peer() {

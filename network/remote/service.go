@@ -28,7 +28,7 @@ const (
 // Limits of what one connection costs who serves.
 const (
 	// maxChannels bounds the channels of a connection.
-	maxChannels = 256
+	maxChannels = 1024
 	// maxWriting bounds the bytes of writes that have not been taken by their group yet.
 	maxWriting = 16 << 20
 	// idle ends a connection without channels.
