@@ -260,15 +260,12 @@ func (g *Group) readFrom(ctx context.Context, p identity.PeerID, r *request, tak
 			}
 			entry = now
 		}
-		if kind == itemRun {
-			run, err := decodeRun(g.id, content)
-			if err != nil {
-				return progress, fmt.Errorf("%w: %w", ErrAnswer, err)
-			}
-			c.records.Add(uint64(run.Count))
-		}
 		more, err := take(kind, content)
-		progress = progress || more
+		if progress = progress || more; more && kind == itemRun {
+			if run, _, err := log.NextRun(content[runPrefix:], 0); err == nil { // take has looked at it
+				c.records.Add(uint64(run.Count))
+			}
+		}
 		if errors.Is(err, errItem) {
 			reason = Failed
 			return progress, fmt.Errorf("%w: %w", ErrAnswer, err)

@@ -33,7 +33,6 @@ type serving struct {
 // write is a request to write that its group has not taken yet.
 type write struct {
 	c    *channel
-	r    request
 	size int
 }
 
@@ -80,8 +79,8 @@ func (s *Service) serveConn(conn *network.Conn) {
 	go sv.link.runPulse(sv.running.Done)
 	go sv.runWrites()
 	err := sv.read()
-	if reason := network.Malformed; errors.Is(err, errMessage) || errors.Is(err, errRequest) {
-		conn.CloseFor(reason, err)
+	if errors.Is(err, errMessage) || errors.Is(err, errRequest) {
+		conn.CloseFor(network.Malformed, err)
 	}
 	gone := network.Lost
 	if cause := (*network.CloseError)(nil); errors.As(conn.Err(), &cause) {
@@ -178,6 +177,11 @@ func (sv *serving) open(m *message) error {
 		return errMessage
 	}
 	sv.mu.last = m.channel
+	if len(sv.mu.channels) >= 2*maxChannels { // it does not even take the refusals
+		sv.mu.Unlock()
+		c.cancel(nil)
+		return fmt.Errorf("%w: %d channels", errMessage, 2*maxChannels)
+	}
 	switch {
 	case err != nil: // of a position or a pointer, which has a word
 	case len(sv.mu.channels) >= maxChannels:
@@ -185,28 +189,24 @@ func (sv *serving) open(m *message) error {
 	case r.op.writes() && sv.mu.writing+len(m.content) > maxWriting:
 		err = fmt.Errorf("%w: %d bytes of writes on one connection", engine.ErrBusy, maxWriting)
 	}
-	if err == nil {
-		sv.mu.channels[c.id] = c
-		if r.op.writes() {
-			sv.mu.writing += len(m.content)
-		}
+	sv.mu.channels[c.id] = c
+	if err == nil && r.op.writes() {
+		sv.mu.writing += len(m.content)
 	}
 	sv.mu.Unlock()
-	if err != nil {
-		sv.running.Add(1)
-		go c.runRefusal(err)
-		return nil
-	}
 	sv.running.Add(1)
-	if r.op.writes() {
-		sv.writes <- write{c, r, len(m.content)} // there is room for as many as there are channels
-		return nil
+	switch {
+	case err != nil:
+		go c.runRefusal(err)
+	case r.op.writes():
+		sv.writes <- write{c, len(m.content)} // there is room for as many as there are channels
+	default:
+		go c.runAnswer()
 	}
-	go c.runAnswer()
 	return nil
 }
 
-// runRefusal tells why there is no channel.
+// runRefusal tells why there is no answer.
 func (c *channel) runRefusal(err error) {
 	defer c.sv.running.Done()
 	c.end(err)
