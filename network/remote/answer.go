@@ -336,32 +336,26 @@ func (c *channel) written(f *log.Future) error {
 	w.results = len(results)
 	c.out = w.appendTo(c.out)
 	for _, result := range results {
-		before := len(c.out)
-		c.out = appendResult(c.out, result)
-		if len(c.out) < maxData && len(c.out) <= c.covered() {
-			continue
-		}
-		last := slices.Clone(c.out[before:])
-		c.out = c.out[:before]
-		if err := c.sendResults(last); err != nil {
+		if err := c.makeRoom(itemHeader + len(result)); err != nil {
 			return err
 		}
+		c.out = appendResult(c.out, result)
 	}
 	return c.send()
 }
 
-// sendResults sends what was put together, and leaves the next item for later.
-func (c *channel) sendResults(next []byte) error {
-	if err := c.send(); err != nil {
+// makeRoom sends results that have been put together if an item of so many bytes does
+// not go with them.
+func (c *channel) makeRoom(size int) error {
+	if all := len(c.out) + size; all <= maxData && all <= c.covered() {
+		return nil
+	}
+	if err := c.send(); err != nil || size <= c.covered() {
 		return err
 	}
-	late := time.AfterFunc(resultTimeout, func() { c.cancel(fmt.Errorf("%w: it was written, but its results were not taken", ErrUnknown)) })
+	late := time.AfterFunc(resultTimeout, func() {
+		c.cancel(fmt.Errorf("%w: it was written, but its results were not taken", ErrUnknown))
+	})
 	defer late.Stop()
-	if len(next) > c.covered() {
-		if err := c.await(len(next)); err != nil {
-			return err
-		}
-	}
-	c.out = append(c.out, next...)
-	return nil
+	return c.await(size)
 }

@@ -94,10 +94,22 @@ func TestCollections(t *testing.T) {
 	if _, err := g.Submit(ctx, &log.Transaction{}); !errors.Is(err, log.ErrTransaction) {
 		t.Errorf("%v", err)
 	}
-	// Results that are larger than a window, of one append.
-	removed, err := g.AppendAsync(ctx, identity.NewID("plain"), []byte("a"), nil).Results()
-	if err != nil || removed != nil {
-		t.Errorf("a key that is not folded: %v, %v", removed, err)
+	if results, err := g.AppendAsync(ctx, identity.NewID("plain"), []byte("a"), nil).Results(); err != nil || results != nil {
+		t.Errorf("a key that is not folded: %v, %v", results, err)
+	}
+	// Results of one write that are larger than a window.
+	txn := log.NewTxn(g)
+	var removed []*log.Pending[*[]byte]
+	for i := range n {
+		removed = append(removed, def.In(txn).Remove(fmt.Sprintf("%02d", i)))
+	}
+	if _, err := txn.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range removed {
+		if v, ok := p.Value(); !ok || v == nil || !bytes.Equal(*v, bytes.Repeat([]byte{byte(i)}, size)) {
+			t.Fatalf("the result of removal %d is lost", i)
+		}
 	}
 }
 
