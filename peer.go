@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/network"
 	"github.com/mosaik-engine/mosaik/network/catalog"
+	"github.com/mosaik-engine/mosaik/network/remote"
 	"github.com/mosaik-engine/mosaik/snapshot"
 )
 
@@ -55,6 +55,9 @@ type PeerOptions struct {
 	// members whose entries fulfil the Clauses, and nobody else. Who is a member can change
 	// (Engine.Admit).
 	Authorize network.Authorizer
+	// Remote says what peers that are no members may do with the groups of this node, under
+	// the default Authorize. Nil: nothing.
+	Remote *remote.Policy
 	// Rejoin is for a member that has lost its disk: a directory without a store is
 	// filled from the other members, instead of founding the groups with them
 	// (engine.Options.Rejoin). A node that is no founder always does this: a member has to
@@ -70,12 +73,10 @@ type PeerOptions struct {
 // processes, on other machines or not.
 type Peer struct {
 	*Node
-	// Endpoint is the node's place in its network.
-	Endpoint *network.Endpoint
-	// Catalog is what it knows of its network; nil without PeerOptions.Discovery.
-	Catalog *catalog.Catalog
-	shards  *network.Shards
-	stop    func()
+	// Guest is its place in its network, and in groups that it is no member of.
+	*Guest
+	shards *network.Shards
+	stop   func()
 
 	roster     *roster
 	groups     []*Group
@@ -95,72 +96,12 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 			return nil, fmt.Errorf("mosaik: neither the options nor a store name the members: %w", err)
 		}
 	}
-	members := newRoster(store.Members, identity.All(o.Clauses...))
-	authorize := o.Authorize
-	if authorize == nil {
-		authorize = members.authorize
-	}
 	for _, c := range o.Clauses {
 		store.Validators = append(store.Validators, c.Signature())
 	}
+	members := newRoster(store.Members, identity.All(o.Clauses...), o.Remote)
 	p := &Peer{stop: func() {}, roster: members, logger: cmp.Or(store.Logger, slog.New(slog.DiscardHandler))}
 	p.background, p.cancel = context.WithCancel(context.Background())
-	// The endpoint asks before there is a catalog, and goes on when there is none any more.
-	var found atomic.Pointer[catalog.Catalog]
-	addresses := func(id identity.PeerID) (all []string) {
-		if o.Addresses != nil {
-			all = o.Addresses(id)
-		}
-		if c := found.Load(); c != nil {
-			all = append(slices.Clone(all), c.Addresses(id)...)
-		}
-		return append(slices.Clone(all), members.addresses(id)...)
-	}
-	events := o.Events
-	events.Entry = func(s *identity.SignedEntry) {
-		if c := found.Load(); c != nil {
-			c.Hear(s)
-		}
-		members.learn(s, false)
-		members.announce() // its verdict may be renewed
-		if o.Events.Entry != nil {
-			o.Events.Entry(s)
-		}
-	}
-	p.Endpoint, err = network.Open(network.Options{
-		Key: o.Key, Network: identity.NewID(o.Network), Listen: o.Listen, Addresses: addresses,
-		Authorize: authorize, Limits: o.Limits, Logger: store.Logger, Events: events,
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Close())
-		}
-	}()
-	err = p.Endpoint.ChangeEntry(func(e *identity.PeerEntry) {
-		e.Tickets, e.Addresses = o.Tickets, o.Advertise
-		if a, ok := p.Endpoint.Addr().(*net.TCPAddr); ok && e.Addresses == nil && !a.IP.IsUnspecified() {
-			e.Addresses = []string{a.String()}
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if o.Discovery != nil {
-		discovery := *o.Discovery
-		if discovery.Bootstrap == nil {
-			discovery.Bootstrap = membersAt(store.Members, o.Addresses)
-		}
-		if discovery.Logger == nil {
-			discovery.Logger = store.Logger
-		}
-		if p.Catalog, err = catalog.Open(p.Endpoint, discovery); err != nil {
-			return nil, err
-		}
-		found.Store(p.Catalog)
-	}
 	// Others may ask before the store is open.
 	var open atomic.Pointer[Node]
 	node := func() (*Node, error) {
@@ -169,6 +110,25 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 		}
 		return nil, fmt.Errorf("%w: the store is not open yet", log.ErrNotFound)
 	}
+	p.Guest, err = joinNetwork(o.guest(&store, members), remote.Options{Policy: o.Remote, Groups: func(id identity.ID) remote.Source {
+		if n := open.Load(); n != nil {
+			for _, g := range n.Groups() {
+				if g.ID() == id {
+					return g
+				}
+			}
+		}
+		return nil
+	}})
+	if err != nil {
+		p.cancel()
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
 	p.shards, err = network.OpenShards(p.Endpoint, func(ctx context.Context, r snapshot.Request) ([]byte, error) {
 		n, err := node()
 		if err != nil {
@@ -229,6 +189,38 @@ func OpenPeer(dir string, o *PeerOptions) (_ *Peer, err error) {
 	})
 }
 
+// guest returns how a peer takes part in its network.
+func (o *PeerOptions) guest(store *Options, members *roster) *GuestOptions {
+	g := &GuestOptions{
+		Key: o.Key, Network: o.Network, Listen: o.Listen, Advertise: o.Advertise, Tickets: o.Tickets,
+		Authorize: o.Authorize, Limits: o.Limits, Events: o.Events, Logger: store.Logger,
+	}
+	if g.Authorize == nil {
+		g.Authorize = members.authorize
+	}
+	g.Addresses = func(id identity.PeerID) (all []string) {
+		if o.Addresses != nil {
+			all = o.Addresses(id)
+		}
+		return append(slices.Clone(all), members.addresses(id)...)
+	}
+	g.Events.Entry = func(s *identity.SignedEntry) {
+		members.learn(s, false)
+		members.announce() // its verdict may be renewed
+		if o.Events.Entry != nil {
+			o.Events.Entry(s)
+		}
+	}
+	if o.Discovery != nil {
+		discovery := *o.Discovery
+		if discovery.Bootstrap == nil {
+			discovery.Bootstrap = membersAt(store.Members, o.Addresses)
+		}
+		g.Discovery = &discovery
+	}
+	return g
+}
+
 // membersAt returns a bootstrap of the members whose addresses are known.
 func membersAt(members []identity.PeerID, addresses func(identity.PeerID) []string) func(context.Context) []catalog.Seed {
 	return func(context.Context) (seeds []catalog.Seed) {
@@ -244,26 +236,10 @@ func membersAt(members []identity.PeerID, addresses func(identity.PeerID) []stri
 	}
 }
 
-// SetTickets replaces the tickets of this node's entry, which every connection is shown
-// at once. Whoever lets them run out is cut off by those who ask for them, and let in
-// again when it has fresh ones. The error wraps identity.ErrEntry, and nothing has
-// changed then.
-func (p *Peer) SetTickets(tickets []identity.Ticket) error {
-	return p.change(func(e *identity.PeerEntry) { e.Tickets = tickets })
-}
-
-// change changes this node's entry.
-func (p *Peer) change(change func(*identity.PeerEntry)) error {
-	if p.Catalog != nil {
-		return p.Catalog.Change(change)
-	}
-	return p.Endpoint.ChangeEntry(change)
-}
-
 // Close closes the store and leaves the network.
 func (p *Peer) Close() (err error) {
-	if p.Node != nil {
-		err = p.Node.Close()
+	if err = p.Remotes.Close(); p.Node != nil {
+		err = errors.Join(err, p.Node.Close())
 	}
 	p.cancel()
 	p.running.Wait()
@@ -271,8 +247,5 @@ func (p *Peer) Close() (err error) {
 	if p.shards != nil {
 		err = errors.Join(err, p.shards.Close())
 	}
-	if p.Catalog != nil {
-		err = errors.Join(err, p.Catalog.Close())
-	}
-	return errors.Join(err, p.Endpoint.Close())
+	return errors.Join(err, p.Guest.Close())
 }

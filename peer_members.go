@@ -13,6 +13,7 @@ import (
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/network"
 	"github.com/mosaik-engine/mosaik/network/catalog"
+	"github.com/mosaik-engine/mosaik/network/remote"
 )
 
 // The members of a Peer's groups change while it runs (engine.Engine.Admit). What the
@@ -24,6 +25,7 @@ import (
 type roster struct {
 	founders []identity.PeerID
 	clause   identity.Clause // what the entry of a member has to fulfil
+	guests   *remote.Policy  // PeerOptions.Remote
 
 	mu     sync.Mutex
 	keys   []engine.GroupKey // of the groups
@@ -33,9 +35,9 @@ type roster struct {
 	news   chan struct{}                 // has a place: something has changed
 }
 
-func newRoster(founders []identity.PeerID, clause identity.Clause) *roster {
+func newRoster(founders []identity.PeerID, clause identity.Clause, guests *remote.Policy) *roster {
 	return &roster{
-		founders: founders, clause: clause,
+		founders: founders, clause: clause, guests: guests,
 		groups: make(map[string]log.Membership), seen: make(map[identity.PeerID]time.Time), at: make(map[identity.PeerID][]string), news: make(chan struct{}, 1),
 	}
 }
@@ -85,11 +87,12 @@ func (r *roster) know(keys []engine.GroupKey) {
 }
 
 // authorize lets in members for as long as their entries fulfil the clause. Everybody may
-// take part in the catalog, if there is one. Where the policy is open, who fulfils the
-// clause may ask to be taken in.
-func (r *roster) authorize(_ context.Context, q network.Request) (time.Time, error) {
-	if q.Protocol == catalog.Protocol {
-		return time.Time{}, nil
+// take part in the catalog, if there is one, and use the groups from outside as the policy
+// for guests says. Where that of the membership is open, who fulfils the clause may ask to
+// be taken in.
+func (r *roster) authorize(ctx context.Context, q network.Request) (time.Time, error) {
+	if q.Protocol == catalog.Protocol || q.Protocol == remote.Protocol {
+		return guestsOnly(r.guests)(ctx, q)
 	}
 	m := r.of(q.Group)
 	asks := m.Policy.Open && q.Protocol == network.ReadmitProtocol && !q.Dialled

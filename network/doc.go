@@ -5,7 +5,9 @@
 // one protocol, and nobody gets further than proving who they are, that they are of
 // this network, that they have the keys of the groups they ask for, and that they are
 // allowed. A [Conn] that has come so far is a bond. On bonds run the Raft library's
-// messages and snapshots ([Raft]) and requests for shards ([Shards]).
+// messages and snapshots ([Raft]) and requests for shards ([Shards]); packages of their
+// own are the catalog of peers (network/catalog) and the use of groups by nodes that are
+// no members (network/remote).
 //
 // # How a connection is made
 //
