@@ -31,13 +31,15 @@ type found struct {
 // keys, whose records are commands of the engine's.
 func readLog(ctx context.Context, src replay.Source, keys, folded []identity.ID) (*agreement, error) {
 	a := &agreement{records: make(map[place]found), length: make([]uint64, len(keys))}
+	// The directory has the log of members alone, if there are no folded keys.
+	own := []identity.ID{snapshot.SegmentsKey(), log.MembersKey(), log.DirectoryKey()}
 	return replay.Fold(ctx, src, 0, 0, a, func(a *agreement, c log.Commit) (*agreement, error) {
 		a.commits = append(a.commits, c.Digest)
 		for run, err := range c.Runs() {
 			if err != nil {
 				return a, err
 			}
-			if slices.Contains(folded, run.Key) || run.Key == snapshot.SegmentsKey() {
+			if slices.Contains(folded, run.Key) || slices.Contains(own, run.Key) {
 				continue
 			}
 			key := slices.Index(keys, run.Key)

@@ -98,7 +98,7 @@ func (w *world) start(ctx context.Context, i int) error {
 	if w.rng.IntN(3) == 0 && w.mayLose(i) {
 		w.tell("the disk of node %d is lost", i+1)
 		w.outcome.LostDisks++
-		w.nodes[i].disk, w.nodes[i].lost = newDisk(vfs.NewCrashableMem()), true
+		w.nodes[i].disk, w.nodes[i].lost, w.nodes[i].replace = newDisk(vfs.NewCrashableMem()), true, w.rng.IntN(2) == 0
 	}
 	if w.nodes[i].lost {
 		return w.rejoin(i)
@@ -138,7 +138,8 @@ func (w *world) mayLose(i int) bool {
 // stays stopped.
 func (w *world) rejoin(i int) error {
 	l := w.newLife()
-	if err := w.cluster.Rejoin(i); errors.Is(err, engine.ErrNoQuorum) {
+	err := w.takeBack(i)
+	if errors.Is(err, engine.ErrNoQuorum) || errors.Is(err, engine.ErrBusy) || errors.Is(err, engine.ErrDiskFull) {
 		w.tell("node %d is not taken back: %v", i+1, err)
 		return nil
 	} else if err != nil {
@@ -149,6 +150,33 @@ func (w *world) rejoin(i int) error {
 	w.begin(i, l)
 	return nil
 }
+
+// takeBack has the others take node i back, as the member that it was, or as a new one in
+// its place.
+func (w *world) takeBack(i int) error {
+	n := w.nodes[i]
+	if !n.replace {
+		return w.cluster.Rejoin(i)
+	}
+	up, _ := w.upAndDown()
+	if len(up) == 0 {
+		return engine.ErrNoQuorum
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, replaceTimeout)
+	defer cancel()
+	before := w.cluster.Peer(i)
+	err := w.cluster.Replace(ctx, i, up[w.rng.IntN(len(up))])
+	if w.cluster.Peer(i) != before {
+		w.tell("node %d is another one now", i+1)
+		w.outcome.Replaced++
+		n.replace = false
+		w.connect() // it has another address
+	}
+	return err
+}
+
+// replaceTimeout bounds an attempt to put a new member in the place of one that is lost.
+const replaceTimeout = 10 * time.Second
 
 // stop closes node i, as its operator would.
 func (w *world) stop(i int) error {
@@ -281,11 +309,14 @@ func (w *world) heal() error {
 		if !n.lost {
 			continue
 		}
-		if err := w.rejoin(i); err != nil {
-			return err
-		}
-		if n.lost {
-			return fmt.Errorf("the healed group does not take node %d back", i+1)
+		// One whose disk was full looks for room now and then.
+		for until := time.Now().Add(recoverWithin); n.lost; pause(time.Second, w.ctx.Done()) {
+			if err := w.rejoin(i); err != nil {
+				return err
+			}
+			if n.lost && time.Now().After(until) {
+				return fmt.Errorf("the healed group does not take node %d back within %v", i+1, recoverWithin)
+			}
 		}
 	}
 	return nil

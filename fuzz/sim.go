@@ -45,6 +45,7 @@ type Outcome struct {
 	Trimmed, StateFetched            int           // Raft logs shortened, and members too far behind for them
 	Sealed, Archived                 int           // segments, on each node
 	LostDisks                        int           // of nodes that came back from the others
+	Replaced                         int           // of these, by new members
 	Simulated                        time.Duration // on the clock of the run
 	Network                          inproc.Stats
 	Story                            []string // what happened to the cluster, and when
@@ -60,7 +61,7 @@ func (o *Outcome) Add(p Outcome) {
 	o.FullDisks += p.FullDisks
 	o.Trimmed, o.StateFetched = o.Trimmed+p.Trimmed, o.StateFetched+p.StateFetched
 	o.Sealed, o.Archived = o.Sealed+p.Sealed, o.Archived+p.Archived
-	o.LostDisks += p.LostDisks
+	o.LostDisks, o.Replaced = o.LostDisks+p.LostDisks, o.Replaced+p.Replaced
 	o.Simulated += p.Simulated
 	o.Network.Messages += p.Network.Messages
 	o.Network.Chunks += p.Network.Chunks
@@ -74,10 +75,10 @@ func (o *Outcome) Add(p Outcome) {
 func (o Outcome) String() string {
 	return fmt.Sprintf("%v: %d appends (%d acknowledged, %d unknown, %d refused), %d reads, %d stale, %d waits; "+
 		"%d writes (%d unknown, %d swaps), %d looks; %d commits, %d records; "+
-		"%d starts, %d stops, %d power cuts, %d splits, %d full disks, %d lost; %d trims, %d states fetched, %d segments sealed, %d archived; %d messages, %d dropped, %d cut, %d repeated, %d reordered",
+		"%d starts, %d stops, %d power cuts, %d splits, %d full disks, %d lost, %d replaced; %d trims, %d states fetched, %d segments sealed, %d archived; %d messages, %d dropped, %d cut, %d repeated, %d reordered",
 		o.Simulated, o.Appends, o.Acked, o.Unknown, o.Refused, o.Reads, o.StaleReads, o.Waits,
 		o.Writes, o.Open, o.Swaps, o.Looks, o.Commits, o.Records,
-		o.Starts, o.Stops, o.Cuts, o.Splits, o.FullDisks, o.LostDisks, o.Trimmed, o.StateFetched, o.Sealed, o.Archived,
+		o.Starts, o.Stops, o.Cuts, o.Splits, o.FullDisks, o.LostDisks, o.Replaced, o.Trimmed, o.StateFetched, o.Sealed, o.Archived,
 		o.Network.Messages, o.Network.Dropped, o.Network.Cut, o.Network.Duplicated, o.Network.Reordered)
 }
 
@@ -111,6 +112,8 @@ type world struct {
 type node struct {
 	disk *disk
 	lost bool                 // its disk is gone, and the others have not taken it back yet
+	// replace says that a new member is to take the place of the one that is lost.
+	replace bool
 	now  *life                // nil while stopped
 	life atomic.Pointer[life] // now, as clients may see it
 }

@@ -40,8 +40,10 @@ type Options struct {
 type Cluster struct {
 	opts Options
 
+	founders []identity.PeerID
+
 	mu    sync.Mutex
-	peers []identity.PeerID // the founders, and who has joined
+	peers []identity.PeerID // of the nodes: the founders at first, and who has joined
 	nodes []*engine.Engine  // nil where stopped
 }
 
@@ -55,7 +57,7 @@ func Open(opts Options) (*Cluster, error) {
 	}
 	c := &Cluster{opts: opts}
 	for range opts.Nodes {
-		c.name()
+		c.founders = append(c.founders, c.Peer(c.name()))
 	}
 	for i := range opts.Nodes {
 		if err := c.Start(i); err != nil {
@@ -152,6 +154,25 @@ func (c *Cluster) Join(ctx context.Context, by int, v log.Verdict) (i int, err e
 	return i, c.Rejoin(i)
 }
 
+// Replace has a node take another one out for good, which must be stopped, and let a new one in
+// that has its number here from then on and is started: the directory must be gone. When it
+// fails it may be called again, unless Peer says that the new one has the number: then it
+// is Rejoin that is tried again.
+func (c *Cluster) Replace(ctx context.Context, i, by int) error {
+	n, old := c.Node(by), c.Peer(i)
+	if err := n.Evict(ctx, old); err != nil && !errors.Is(err, log.ErrMembership) { // it may be out already
+		return err
+	}
+	next := identity.PeerID(identity.ID(old).Derive("the next one")) // the same each time
+	if _, err := n.Admit(ctx, next, log.Verdict{}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.peers[i] = next
+	c.mu.Unlock()
+	return c.Rejoin(i)
+}
+
 func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (*engine.Readmission, error)) error {
 	if c.Node(i) != nil {
 		return fmt.Errorf("mosaik: node %d is running", i+1)
@@ -160,9 +181,7 @@ func (c *Cluster) start(i int, rejoin func(context.Context, []identity.ID) (*eng
 	if c.opts.Engine != nil {
 		o = *c.opts.Engine
 	}
-	c.mu.Lock()
-	o.Peer, o.Members = c.peers[i], c.peers[:c.opts.Nodes:c.opts.Nodes]
-	c.mu.Unlock()
+	o.Peer, o.Members = c.Peer(i), c.founders
 	o.Transport = c.opts.Network.Transport(o.Peer.String())
 	o.Peers = peers{c, i}
 	o.Rejoin = rejoin
