@@ -19,7 +19,9 @@ import (
 func (c *trio) openGuest(seed byte, change func(*mosaik.GuestOptions)) *mosaik.Guest {
 	c.t.Helper()
 	o := &mosaik.GuestOptions{Key: identity.KeyFromSeed([identity.Size]byte{seed}), Network: "trio", Addresses: c.options(0).Addresses}
-	change(o)
+	if change != nil {
+		change(o)
+	}
 	g, err := mosaik.OpenGuest(o)
 	if err != nil {
 		c.t.Fatal(err)

@@ -111,11 +111,11 @@ type world struct {
 // node is one of the nodes, through all its lives.
 type node struct {
 	disk *disk
-	lost bool                 // its disk is gone, and the others have not taken it back yet
+	lost bool // its disk is gone, and the others have not taken it back yet
 	// replace says that a new member is to take the place of the one that is lost.
 	replace bool
-	now  *life                // nil while stopped
-	life atomic.Pointer[life] // now, as clients may see it
+	now     *life                // nil while stopped
+	life    atomic.Pointer[life] // now, as clients may see it
 }
 
 // life is a node from a start to a stop.

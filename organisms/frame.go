@@ -97,6 +97,16 @@ func (d *Definition) Machines() []log.Machine {
 
 func (d *Definition) primitives() []Primitive { return append(slices.Clone(d.Surface), d.Inner...) }
 
+// PublicKeys returns the keys of what can be reached from outside: what a node lets guests
+// read of an organism (remote.Rule.Allow), and nothing else. The slice is the caller's.
+func (d *Definition) PublicKeys(stableID identity.ID) []identity.ID {
+	keys := make([]identity.ID, len(d.Surface))
+	for i := range d.Surface {
+		keys[i] = d.Surface[i].key(stableID)
+	}
+	return keys
+}
+
 // ErrOffSurface says that somebody wants of an organism what is not on its surface.
 var ErrOffSurface = errors.New("mosaik: not on the organism's surface")
 
