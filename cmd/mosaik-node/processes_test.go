@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mosaik-engine/mosaik"
 	"github.com/mosaik-engine/mosaik/cmd/mosaik-node/internal/api"
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
@@ -580,5 +581,79 @@ func TestProcesses(t *testing.T) {
 		if err := n.stop(); err != nil {
 			t.Errorf("node %d: %v\n%s", i+1, err, n.log())
 		}
+	}
+}
+
+// TestGuests: a node that is no member reads and appends where serve lets it, and is told
+// where not.
+func TestGuests(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	p := newProcesses(t, 3)
+	for i, guests := range []string{"write", "read", "none"} {
+		p.args[i] = append(p.args[i], "--guests", guests)
+		p.start(i)
+	}
+	p.leads(ctx, 0)
+	groups, err := p.client(0).Groups(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := make(map[identity.PeerID][]string)
+	var members []identity.PeerID
+	for m := range strings.SplitSeq(p.args[0][3], ",") {
+		name, address, _ := strings.Cut(m, "@")
+		peer, err := identity.ParsePeerID(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[peer], members = []string{address}, append(members, peer)
+	}
+	guest, err := mosaik.OpenGuest(&mosaik.GuestOptions{
+		Key: identity.KeyFromSeed([identity.Size]byte{7}), Network: "test", Addresses: func(p identity.PeerID) []string { return at[p] },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guest.Close()
+	key := identity.NewID("notes")
+	append := func(member int) error {
+		short, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		g, err := guest.Remote(groups[0].ID, members[member])
+		if err == nil {
+			_, err = g.Append(short, key, []byte("from outside"))
+		}
+		return err
+	}
+	if err := append(0); err != nil {
+		t.Errorf("where guests may write: %v", err)
+	}
+	if err := append(1); err == nil {
+		t.Error("a guest has written where guests may read")
+	}
+	read := func(member int) (n int, err error) {
+		short, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		g, err := guest.Remote(groups[0].ID, members[member])
+		if err != nil {
+			return 0, err
+		}
+		if _, err := g.Sync(short); err != nil {
+			return 0, err
+		}
+		for run, err := range g.Scan(short, log.Query{Key: key}) {
+			if err != nil {
+				return n, err
+			}
+			n += run.Count
+		}
+		return n, nil
+	}
+	if n, err := read(1); n != 1 || err != nil {
+		t.Errorf("where guests may read there are %d records, %v", n, err)
+	}
+	if n, err := read(2); err == nil {
+		t.Errorf("a guest has read %d records where there are no guests", n)
 	}
 }

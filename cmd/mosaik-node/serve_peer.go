@@ -19,6 +19,7 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/network"
 	"github.com/mosaik-engine/mosaik/network/catalog"
+	"github.com/mosaik-engine/mosaik/network/remote"
 )
 
 // The part of the settings that makes a node one of a network. A node without
@@ -66,6 +67,8 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 			return bad("ticket-key", errors.New("the members of a network ask for tickets; it has to be named with network"))
 		case s.tdxPolicy != "" || s.simulateTDX:
 			return bad("tdx-policy", errors.New("the members of a network ask for quotes; it has to be named with network"))
+		case s.guests != guestsNone:
+			return bad("guests", errors.New("they are peers of a network; it has to be named with network"))
 		case s.ticketFile != "":
 			return bad("ticket-file", errors.New("tickets are shown to the members of a network; it has to be named with network"))
 		}
@@ -79,6 +82,9 @@ func (s *settings) checkPeer(bad func(name string, err error) error) error {
 	}
 	if _, err := parseMembers(s.members); err != nil {
 		return bad("members", err)
+	}
+	if !slices.Contains([]string{guestsNone, guestsRead, guestsWrite}, s.guests) {
+		return bad("guests", fmt.Errorf("%q is none of none, read and write", s.guests))
 	}
 	if !s.discover && (len(s.bootstrap) > 0 || s.bootstrapDNS != "") {
 		return bad("bootstrap", errors.New("it is where finding peers begins; that needs discover"))
@@ -146,12 +152,33 @@ func (s *settings) peerOptions(logger *slog.Logger) (*mosaik.PeerOptions, error)
 	if o.Clauses, err = s.ticketClauses(); err != nil {
 		return nil, err
 	}
+	o.Remote = s.guestPolicy(o.Clauses)
 	if s.ticketFile != "" {
 		if o.Tickets, err = readTickets(s.ticketFile); err != nil {
 			return nil, err
 		}
 	}
 	return o, nil
+}
+
+// What guests may do.
+const (
+	guestsNone  = "none"
+	guestsRead  = "read"
+	guestsWrite = "write"
+)
+
+// guestPolicy returns what peers that are no members may do.
+func (s *settings) guestPolicy(clauses []identity.Clause) *remote.Policy {
+	if s.guests == guestsNone {
+		return nil
+	}
+	rule := &remote.Rule{Clause: identity.All(clauses...)}
+	p := &remote.Policy{Consume: rule, MaxLag: s.guestMaxLag}
+	if s.guests == guestsWrite {
+		p.Produce = rule
+	}
+	return p
 }
 
 // discovery returns how the node finds others: it begins with the members, with the

@@ -40,6 +40,8 @@ type settings struct {
 	discover                             bool
 	bootstrap, advertise                 []string
 	bootstrapDNS                         string
+	guests                               string
+	guestMaxLag                          uint64
 	// Of the tickets that its members ask each other for (serve_tickets.go).
 	ticketKeys, ticketIssuers, ticketAudiences, ticketClaims []string
 	ticketLifetime                                           time.Duration
@@ -83,6 +85,8 @@ func (s *settings) addTo(cmd *cobra.Command) {
 	f.StringSliceVar(&s.bootstrap, "bootstrap", nil, "peers to begin with besides the members, PEER@HOST:PORT each; see discover")
 	f.StringVar(&s.bootstrapDNS, "bootstrap-dns", "", "domain whose SRV records _mosaik._tcp name peers to begin with; see discover")
 	f.StringSliceVar(&s.advertise, "advertise", nil, "where others can reach the node, HOST:PORT each (default: the address of peer-listen, if it is a single one)")
+	f.StringVar(&s.guests, "guests", guestsNone, "what peers that are no members may do with the groups: none, read or write; they need the tickets that members need")
+	f.Uint64Var(&s.guestMaxLag, "guest-max-lag", 0, "disconnect a guest that falls behind by more records, once it has come to the end (default: it may take its time)")
 	f.StringSliceVar(&s.ticketKeys, "ticket-key", nil, "members need a ticket signed by one of these, ALG:HEX as for ticket verify; this and the other settings of tickets the same on all (default: no ticket)")
 	f.StringSliceVar(&s.ticketIssuers, "ticket-issuer", nil, "issuers of tickets that are allowed (default: any)")
 	f.StringSliceVar(&s.ticketAudiences, "ticket-audience", nil, "audiences of tickets that are allowed (default: any)")
