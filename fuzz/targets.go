@@ -50,6 +50,7 @@ func Targets() []Target {
 		{"network/remote", "FuzzMessage", "a message between a node and a guest"},
 		{"network/remote", "FuzzRequest", "what a guest asks for"},
 		{"organisms", "FuzzRecord", "a record of an organism: a commit with its evidence, a retirement, a revision"},
+		{"organisms/agent", "FuzzStep", "a step of an agent, and its parameters"},
 		{"organisms/oracle", "FuzzAnswer", "an exchange's answer"},
 		{"organisms/oracle", "FuzzCatalog", "the catalog of an oracle's sources"},
 		{"organisms/oracle", "FuzzFile", "an oracle's file, as TOML and as JSON"},

@@ -42,6 +42,16 @@ func Bind(ctx context.Context, s log.Store, ref Ref, d Definition) (*Surface, er
 // Ref returns the reference.
 func (f *Surface) Ref() Ref { return f.ref }
 
+// Key returns the key of the log of a primitive. The error wraps ErrOffSurface for what is
+// not public.
+func (f *Surface) Key(primitive string) (identity.ID, error) {
+	p, err := f.definition.surface(primitive)
+	if err != nil {
+		return identity.ID{}, err
+	}
+	return p.key(f.ref.StableID), nil
+}
+
 // pinned compares a revision with the one that the reference pins.
 func (f *Surface) pinned(now identity.ID) error {
 	if want := f.ref.ContentHash; want != nil && *want != now {
@@ -191,6 +201,30 @@ func (f *Surface) Commits(ctx context.Context, primitive string, from log.Positi
 			}
 		}
 	}
+}
+
+// At returns the commit that a pointer is at, which is a record of a public primitive. The
+// error wraps log.ErrPointer if the store has another commit there, log.ErrNotFound if it has
+// none, and ErrOffSurface for what is not public.
+func (f *Surface) At(ctx context.Context, p log.Pointer) (Entry, error) {
+	public := false
+	for _, key := range f.definition.PublicKeys(f.ref.StableID) {
+		public = public || key == p.Key
+	}
+	if !public {
+		return Entry{}, fmt.Errorf("%w: %s", ErrOffSurface, p)
+	}
+	for run, err := range f.store.Scan(ctx, log.Query{Key: p.Key, From: log.At(p), Until: p.Seq}) {
+		if err != nil {
+			return Entry{}, err
+		}
+		for seq, payload := range run.Records() {
+			if e, ok, err := f.read(&run, seq, payload); ok || err != nil {
+				return e, err
+			}
+		}
+	}
+	return Entry{}, fmt.Errorf("%w: %s is no commit of %s", log.ErrNotFound, p, f.ref.StableID.Short())
 }
 
 // read decodes a record; false: it is no commit.
