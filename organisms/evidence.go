@@ -74,6 +74,15 @@ func (e *Evidence) appendTo(b []byte) []byte {
 	return binary.LittleEndian.AppendUint64(b, p.Seq)
 }
 
+// AppendEvidence appends pieces of evidence that are valid, in their encoding (package
+// comment).
+func AppendEvidence(dst []byte, evidence []Evidence) []byte {
+	for i := range evidence {
+		dst = evidence[i].appendTo(dst)
+	}
+	return dst
+}
+
 // cutEvidence decodes one piece from the front of b.
 func cutEvidence(b []byte) (e Evidence, rest []byte, err error) {
 	switch {
