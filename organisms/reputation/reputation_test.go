@@ -197,7 +197,9 @@ func TestInvariant29(t *testing.T) {
 	d.event(anna, kept, 5, outcome)
 	c := config(t, utility())
 	floor := reputation.Floor{Reputation: c.Ref(true), Score: 9000, Surface: d.o.Surface}
-	entry := func(subject identity.ID) *identity.PeerEntry { return &identity.PeerEntry{Peer: identity.PeerID(subject)} }
+	entry := func(subject identity.ID) *identity.PeerEntry {
+		return &identity.PeerEntry{Peer: identity.PeerID(subject)}
+	}
 	until, err := floor.Admit(entry(anna), d.now)
 	if err != nil {
 		t.Fatal(err)
