@@ -59,6 +59,7 @@ func Targets() []Target {
 		{"organisms/oracle", "FuzzReplay", "a file of past prices, its digest made right"},
 		{"organisms/oracle", "FuzzRound", "a round of an oracle, and the tick that follows from it"},
 		{"organisms/oracle", "FuzzTick", "a price tick"},
+		{"organisms/reputation", "FuzzParameters", "the utility of a reputation organism, and what it makes of a score"},
 		{"replay", "FuzzVerifyPointer", "a pointer, and the bytes of a commit to hold it against"},
 		{"snapshot", "FuzzExport", "an export of a group"},
 		{"snapshot", "FuzzManifest", "the manifest of a sealed segment"},

@@ -1,6 +1,7 @@
 package reputation_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"math/big"
@@ -273,4 +274,28 @@ func TestDocumented(t *testing.T) {
 			t.Errorf("the document lacks %s", want)
 		}
 	}
+}
+
+// FuzzParameters: what decodes is what Config writes, and can be folded by.
+func FuzzParameters(f *testing.F) {
+	c, err := reputation.Config("x", utility())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(c.Parameters, uint64(3), int64(1000))
+	f.Fuzz(func(t *testing.T, b []byte, windows uint64, score int64) {
+		p, err := reputation.DecodeParameters(b)
+		if err != nil {
+			return
+		}
+		c, err := reputation.Config("x", p)
+		if err != nil || !bytes.Equal(c.Parameters, b) {
+			t.Fatalf("%x becomes %x, %v", b, c.Parameters, err)
+		}
+		score /= 2 // scores stop at ±2^62
+		after := reputation.Card{Score: score}.In(windows, &p).Score
+		if score >= 0 && (after < 0 || after > score) || score < 0 && (after > 0 || after < score) {
+			t.Errorf("%d is %d after %d windows of decay %d", score, after, windows, p.Decay)
+		}
+	})
 }
