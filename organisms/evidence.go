@@ -7,6 +7,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // Evidence is what a commit was made from: a commit of another organism, or something
@@ -30,9 +31,6 @@ const MaxEvidence = 1024
 const (
 	evidenceInside  = 1
 	evidenceOutside = 2
-
-	insideSize  = 1 + identity.Size + 8 + identity.Size + identity.Size + 8
-	outsideSize = 1 + 2*identity.Size
 )
 
 // ErrEvidence says that evidence cannot be, or does not hold.
@@ -83,19 +81,29 @@ func AppendEvidence(dst []byte, evidence []Evidence) []byte {
 	return dst
 }
 
-// cutEvidence decodes one piece from the front of b.
-func cutEvidence(b []byte) (e Evidence, rest []byte, err error) {
-	switch {
-	case len(b) >= insideSize && b[0] == evidenceInside:
-		p := &e.Pointer
-		p.Group, p.Commit, p.Digest = identity.ID(b[1:33]), binary.LittleEndian.Uint64(b[33:]), log.Digest(b[41:73])
-		p.Key, p.Seq = identity.ID(b[73:105]), binary.LittleEndian.Uint64(b[105:])
-		rest = b[insideSize:]
-	case len(b) >= outsideSize && b[0] == evidenceOutside:
-		e.Class, e.Digest = identity.ID(b[1:33]), identity.ID(b[33:65])
-		rest = b[outsideSize:]
-	default:
-		return e, nil, fmt.Errorf("%w: malformed", ErrEvidence)
+// CutEvidence takes the encodings of n pieces, and checks them. A piece that cannot be fails
+// the cutter.
+func CutEvidence(c *wire.Cutter, n int) (evidence []Evidence) {
+	for range n {
+		var e Evidence
+		switch kind := c.U8("evidence"); kind {
+		case evidenceInside:
+			e.Pointer = log.Pointer{
+				Group: c.ID("group"), Commit: c.U64("commit"), Digest: log.Digest(c.ID("digest")), Key: c.ID("key"), Seq: c.U64("seq"),
+			}
+		case evidenceOutside:
+			e.Class, e.Digest = c.ID("class"), c.ID("digest")
+		default:
+			c.Fail("evidence", "%d is no kind of it", kind)
+		}
+		if c.Failed() {
+			return nil
+		}
+		if err := e.Validate(); err != nil {
+			c.Fail("evidence", "%w", err)
+			return nil
+		}
+		evidence = append(evidence, e)
 	}
-	return e, rest, e.Validate()
+	return evidence
 }

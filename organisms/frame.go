@@ -9,6 +9,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // Machine is what an organism does with its commits. It folds the commits of one
@@ -180,16 +181,10 @@ func decodeCommit(b []byte) (c Commit, err error) {
 	if size <= 0 || size > 1 && n>>(7*(size-1)) == 0 || n > MaxEvidence {
 		return c, errRecord
 	}
-	b = b[size:]
-	for range n {
-		var e Evidence
-		if e, b, err = cutEvidence(b); err != nil {
-			return c, err
-		}
-		c.Evidence = append(c.Evidence, e)
-	}
-	c.Body = b
-	return c, nil
+	fields := wire.NewCutter(b[size:], errRecord)
+	c.Evidence = CutEvidence(&fields, int(n))
+	c.Body = fields.Rest()
+	return c, fields.End()
 }
 
 // appendMarker appends the record of a retirement; its instant is that of its commit.

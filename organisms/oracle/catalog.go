@@ -14,6 +14,7 @@ import (
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
 	"github.com/mosaik-engine/mosaik/organisms"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // Limits of a catalog.
@@ -128,20 +129,20 @@ func (*Organism) kind() uint8 { return kindOrganism }
 
 func (s *CexSpot) append(dst []byte) []byte {
 	for _, text := range [...]string{s.Exchange, s.Symbol, s.Endpoint, s.PricePath, s.TimePath} {
-		dst = appendText(dst, text)
+		dst = wire.AppendText(dst, text)
 	}
 	return append(dst, s.TLS[:]...)
 }
 
 func (s *Replay) append(dst []byte) []byte {
 	dst = append(dst, s.File[:]...)
-	return append(appendText(appendText(dst, s.Instrument), s.Venue), uint8(s.Column))
+	return append(wire.AppendText(wire.AppendText(dst, s.Instrument), s.Venue), uint8(s.Column))
 }
 
 func (s *Organism) append(dst []byte) []byte {
-	dst = append(appendText(dst, s.Ref.Role), s.Ref.StableID[:]...)
+	dst = append(wire.AppendText(dst, s.Ref.Role), s.Ref.StableID[:]...)
 	dst = organisms.AppendPin(dst, s.Ref.ContentHash)
-	return appendText(appendText(dst, s.Pair.Base), s.Pair.Quote)
+	return wire.AppendText(wire.AppendText(dst, s.Pair.Base), s.Pair.Quote)
 }
 
 func (s *CexSpot) validate() error {
@@ -216,7 +217,7 @@ func validateNames(fields ...string) error {
 // H("oracle-source|" || version || "|" || base || quote || kind || fields).
 func SourceID(pair Pair, s SourceConfig) identity.ID {
 	b := append([]byte("oracle-source|"), version, '|')
-	b = append(appendText(appendText(b, pair.Base), pair.Quote), s.kind())
+	b = append(wire.AppendText(wire.AppendText(b, pair.Base), pair.Quote), s.kind())
 	return identity.FromParts(s.append(b))
 }
 
@@ -272,7 +273,7 @@ func (c *Catalog) Append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(c.Pairs)))
 	for i := range c.Pairs {
 		l := &c.Pairs[i]
-		dst = appendText(appendText(dst, l.Pair.Base), l.Pair.Quote)
+		dst = wire.AppendText(wire.AppendText(dst, l.Pair.Base), l.Pair.Quote)
 		dst = append(dst, uint8(len(l.Sources)))
 		for _, s := range l.Sources {
 			dst = s.append(append(dst, s.kind()))
@@ -284,21 +285,21 @@ func (c *Catalog) Append(dst []byte) []byte {
 // DecodeCatalog decodes what Append appended and nothing else. The error wraps ErrEncoding
 // or is a *FieldError.
 func DecodeCatalog(b []byte) (*Catalog, error) {
-	c := cutter{rest: b}
-	c.literal("domain and version", catalogDomain)
-	n := c.u32("pairs")
+	c := newCutter(b)
+	c.Literal("domain and version", catalogDomain)
+	n := c.U32("pairs")
 	if n > MaxPairs {
-		c.fail("pairs", "%d, the limit is %d", n, MaxPairs)
+		c.Fail("pairs", "%d, the limit is %d", n, MaxPairs)
 	}
 	catalog := new(Catalog)
-	for i := uint32(0); i < n && c.err == nil; i++ {
-		l := Listing{Pair: Pair{c.text("base", MaxSymbol), c.text("quote", MaxSymbol)}}
-		for range c.u8("sources") {
+	for i := uint32(0); i < n && !c.Failed(); i++ {
+		l := Listing{Pair: Pair{c.Text("base", MaxSymbol), c.Text("quote", MaxSymbol)}}
+		for range c.U8("sources") {
 			l.Sources = append(l.Sources, c.source())
 		}
 		catalog.Pairs = append(catalog.Pairs, l)
 	}
-	if err := c.end(); err != nil {
+	if err := c.End(); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	if err := catalog.Validate(); err != nil {
@@ -309,29 +310,29 @@ func DecodeCatalog(b []byte) (*Catalog, error) {
 
 // source takes a source. It is never nil.
 func (c *cutter) source() SourceConfig {
-	switch kind := c.u8("kind"); kind {
+	switch kind := c.U8("kind"); kind {
 	case kindReplay:
-		s := &Replay{File: log.Digest(c.id("file"))}
-		s.Instrument, s.Venue = c.text("instrument", identity.MaxName), c.text("venue", identity.MaxName)
-		s.Column = Column(c.u8("column"))
+		s := &Replay{File: log.Digest(c.ID("file"))}
+		s.Instrument, s.Venue = c.Text("instrument", identity.MaxName), c.Text("venue", identity.MaxName)
+		s.Column = Column(c.U8("column"))
 		return s
 	case kindOrganism:
-		s := &Organism{Ref: organisms.Ref{Role: c.text("role", identity.MaxName), StableID: c.id("stable id")}}
-		if c.bool("pinned") {
-			pin := c.id("content hash")
+		s := &Organism{Ref: organisms.Ref{Role: c.Text("role", identity.MaxName), StableID: c.ID("stable id")}}
+		if c.Bool("pinned") {
+			pin := c.ID("content hash")
 			s.Ref.ContentHash = &pin
 		}
-		s.Pair = Pair{c.text("base", MaxSymbol), c.text("quote", MaxSymbol)}
+		s.Pair = Pair{c.Text("base", MaxSymbol), c.Text("quote", MaxSymbol)}
 		return s
 	default:
 		if kind != kindCexSpot {
-			c.fail("kind", "%d is none", kind)
+			c.Fail("kind", "%d is none", kind)
 		}
 		s := new(CexSpot)
 		for _, text := range [...]*string{&s.Exchange, &s.Symbol, &s.Endpoint, &s.PricePath, &s.TimePath} {
-			*text = c.text("text", MaxEndpoint)
+			*text = c.Text("text", MaxEndpoint)
 		}
-		s.TLS = SPKI(c.id("tls spki"))
+		s.TLS = SPKI(c.ID("tls spki"))
 		return s
 	}
 }

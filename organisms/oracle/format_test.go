@@ -12,6 +12,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/organisms"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // page returns a section of docs/format/oracle.md.
@@ -150,7 +151,7 @@ func TestDocumentedParameters(t *testing.T) {
 }
 
 func TestDocumentedCatalog(t *testing.T) {
-	pin, lp := identity.ID(bytes32(5)), func(s string) string { return string(appendText(nil, s)) }
+	pin, lp := identity.ID(bytes32(5)), func(s string) string { return string(wire.AppendText(nil, s)) }
 	three, four := bytes32(3), bytes32(4)
 	c := Catalog{Pairs: []Listing{{Pair{"A", "B"}, []SourceConfig{
 		&CexSpot{Exchange: "ex", Symbol: "sym", Endpoint: "https://e/", TLS: bytes32(3), PricePath: "/p", TimePath: "/t"},
@@ -189,7 +190,9 @@ func TestDocumentedExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	pair, stable := Pair{"ETH", "USDC"}, organisms.StableID("oracle-γ.oracle")
-	inOrder := func(a, b string) identity.ID { return stable.Derive(string(appendText(appendText(nil, a), b))) }
+	inOrder := func(a, b string) identity.ID {
+		return stable.Derive(string(wire.AppendText(wire.AppendText(nil, a), b)))
+	}
 	if StreamID(stable, Pair{"USDC", "ETH"}) != inOrder("ETH", "USDC").DeriveID(identity.NewID(priceTickSchemaV1)) {
 		t.Error("the formula of a stream's id")
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // MaxSymbol bounds a symbol, in bytes of UTF-8.
@@ -59,7 +60,7 @@ func (p Pair) String() string { return p.Base + "/" + p.Quote }
 // preimage is what ids fold of a pair. The symbols are sorted, so a pair and its inverse
 // have one.
 func (p Pair) preimage() string {
-	return string(appendText(appendText(nil, min(p.Base, p.Quote)), max(p.Base, p.Quote)))
+	return string(wire.AppendText(wire.AppendText(nil, min(p.Base, p.Quote)), max(p.Base, p.Quote)))
 }
 
 // sorted returns the pair or its inverse, whichever has the lesser base: the key under

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mosaik-engine/mosaik/identity"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // Role is the role of an oracle in its organisms.Config, whose Parameters are what
@@ -190,7 +191,7 @@ func (p *Parameters) Append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(p.Feeds)))
 	for i := range p.Feeds {
 		f := &p.Feeds[i]
-		dst = appendText(appendText(dst, f.Pair.Base), f.Pair.Quote)
+		dst = wire.AppendText(wire.AppendText(dst, f.Pair.Base), f.Pair.Quote)
 		dst = append(dst, uint8(len(f.Sources)))
 		for _, s := range f.Sources {
 			dst = binary.LittleEndian.AppendUint32(append(dst, s.Source[:]...), s.Weight)
@@ -202,28 +203,28 @@ func (p *Parameters) Append(dst []byte) []byte {
 // DecodeParameters decodes what Append appended and nothing else. The error wraps
 // ErrEncoding or is a *FieldError.
 func DecodeParameters(b []byte) (*Parameters, error) {
-	c := cutter{rest: b}
+	c := newCutter(b)
 	p := new(Parameters)
-	c.literal("domain and version", parametersDomain)
-	p.Policy = Policy(c.u16("aggregation"))
+	c.Literal("domain and version", parametersDomain)
+	p.Policy = Policy(c.U16("aggregation"))
 	for _, d := range [...]*time.Duration{&p.Cadence, &p.Deadline, &p.MaxAge, &p.MaxAhead} {
-		*d = time.Duration(c.u32("durations")) * time.Millisecond
+		*d = time.Duration(c.U32("durations")) * time.Millisecond
 	}
-	p.Minimum, p.Quorum, p.Outliers, p.Decimals = c.u8("minimum"), c.u8("quorum"), c.u8("outliers"), c.u8("decimals")
-	p.Tolerance = c.u32("tolerance")
-	p.Catalog = c.id("catalog")
-	n := c.u32("pairs")
+	p.Minimum, p.Quorum, p.Outliers, p.Decimals = c.U8("minimum"), c.U8("quorum"), c.U8("outliers"), c.U8("decimals")
+	p.Tolerance = c.U32("tolerance")
+	p.Catalog = c.ID("catalog")
+	n := c.U32("pairs")
 	if n > MaxPairs {
-		c.fail("pairs", "%d, the limit is %d", n, MaxPairs)
+		c.Fail("pairs", "%d, the limit is %d", n, MaxPairs)
 	}
-	for i := uint32(0); i < n && c.err == nil; i++ {
-		f := Feed{Pair: Pair{c.text("base", MaxSymbol), c.text("quote", MaxSymbol)}}
-		for range c.u8("sources") {
-			f.Sources = append(f.Sources, Weighted{c.id("source"), c.u32("weight")})
+	for i := uint32(0); i < n && !c.Failed(); i++ {
+		f := Feed{Pair: Pair{c.Text("base", MaxSymbol), c.Text("quote", MaxSymbol)}}
+		for range c.U8("sources") {
+			f.Sources = append(f.Sources, Weighted{c.ID("source"), c.U32("weight")})
 		}
 		p.Feeds = append(p.Feeds, f)
 	}
-	if err := c.end(); err != nil {
+	if err := c.End(); err != nil {
 		return nil, fmt.Errorf("parameters: %w", err)
 	}
 	if err := p.Validate(); err != nil {

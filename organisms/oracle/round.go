@@ -165,28 +165,28 @@ func (r *Round) Append(dst []byte) []byte {
 
 // DecodeRound decodes exactly what Append appended. The error wraps ErrEncoding.
 func DecodeRound(b []byte) (Round, error) {
-	c := cutter{rest: b}
-	if v := c.u8("version"); v != version {
-		c.fail("version", "%d, this program knows %d", v, version)
+	c := newCutter(b)
+	if v := c.U8("version"); v != version {
+		c.Fail("version", "%d, this program knows %d", v, version)
 	}
 	r := Round{
-		TimestampMs: c.u64("timestamp"),
+		TimestampMs: c.U64("timestamp"),
 		Pair:        Pair{c.symbol("base"), c.symbol("quote")},
-		Seq:         c.u64("seq"),
-		Parameters:  c.id("parameters"),
+		Seq:         c.U64("seq"),
+		Parameters:  c.ID("parameters"),
 	}
-	n := c.u8("observations")
-	for i := uint8(0); i < n && c.err == nil; i++ {
+	n := c.U8("observations")
+	for i := uint8(0); i < n && !c.Failed(); i++ {
 		r.Observations = append(r.Observations, Observation{
-			Source:     c.id("source"),
-			Reason:     Reason(c.u8("reason")),
-			Price:      Price(c.u64("price")),
-			ObservedAt: int64(c.u64("observed at")),
-			Response:   log.Digest(c.id("response")),
-			Detail:     string(c.take("detail", int(c.u8("detail")))),
+			Source:     c.ID("source"),
+			Reason:     Reason(c.U8("reason")),
+			Price:      Price(c.U64("price")),
+			ObservedAt: int64(c.U64("observed at")),
+			Response:   log.Digest(c.ID("response")),
+			Detail:     string(c.Take("detail", int(c.U8("detail")))),
 		})
 	}
-	if err := c.end(); err != nil {
+	if err := c.End(); err != nil {
 		return Round{}, fmt.Errorf("round: %w", err)
 	}
 	if err := r.Validate(); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mosaik-engine/mosaik/identity"
 	"github.com/mosaik-engine/mosaik/log"
+	"github.com/mosaik-engine/mosaik/organisms/wire"
 )
 
 // TickSize is the size of an encoded tick, in bytes.
@@ -91,8 +92,8 @@ func (t *PriceTick) appendUnsigned(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(t.Price))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(t.Confidence))
 	dst = append(append(dst, t.SourceSet[:]...), t.SourceCount)
-	dst = binary.LittleEndian.AppendUint64(appendBool(dst, t.Stale), t.Seq)
-	dst = append(appendBool(dst, t.Disagreement), t.Decimals)
+	dst = binary.LittleEndian.AppendUint64(wire.AppendBool(dst, t.Stale), t.Seq)
+	dst = append(wire.AppendBool(dst, t.Disagreement), t.Decimals)
 	dst = append(append(dst, t.Parameters[:]...), t.Round[:]...)
 	return append(dst, t.Signer[:]...)
 }
@@ -105,27 +106,27 @@ func (t *PriceTick) Append(dst []byte) []byte {
 // DecodeTick decodes exactly what Append appended. The error wraps ErrEncoding. The
 // signature is not looked at: that is Verify.
 func DecodeTick(b []byte) (PriceTick, error) {
-	c := cutter{rest: b}
-	if v := c.u8("version"); v != version {
-		c.fail("version", "%d, this program knows %d", v, version)
+	c := newCutter(b)
+	if v := c.U8("version"); v != version {
+		c.Fail("version", "%d, this program knows %d", v, version)
 	}
 	t := PriceTick{
-		TimestampMs:  c.u64("timestamp"),
+		TimestampMs:  c.U64("timestamp"),
 		Pair:         Pair{c.symbol("base"), c.symbol("quote")},
-		Price:        Price(c.u64("price")),
-		Confidence:   Price(c.u64("confidence")),
-		SourceSet:    c.id("source set"),
-		SourceCount:  c.u8("source count"),
-		Stale:        c.bool("stale"),
-		Seq:          c.u64("seq"),
-		Disagreement: c.bool("disagreement"),
-		Decimals:     c.u8("decimals"),
-		Parameters:   c.id("parameters"),
-		Round:        log.Digest(c.id("round")),
-		Signer:       identity.PeerID(c.id("signer")),
-		Signature:    [signatureSize]byte(c.take("signature", signatureSize)),
+		Price:        Price(c.U64("price")),
+		Confidence:   Price(c.U64("confidence")),
+		SourceSet:    c.ID("source set"),
+		SourceCount:  c.U8("source count"),
+		Stale:        c.Bool("stale"),
+		Seq:          c.U64("seq"),
+		Disagreement: c.Bool("disagreement"),
+		Decimals:     c.U8("decimals"),
+		Parameters:   c.ID("parameters"),
+		Round:        log.Digest(c.ID("round")),
+		Signer:       identity.PeerID(c.ID("signer")),
+		Signature:    [signatureSize]byte(c.Take("signature", signatureSize)),
 	}
-	if err := c.end(); err != nil {
+	if err := c.End(); err != nil {
 		return PriceTick{}, fmt.Errorf("tick: %w", err)
 	}
 	if err := t.Validate(); err != nil {
